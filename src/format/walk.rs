@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Walks the records of a COW device, a window at a time.
+
+use super::{Exception, Fault, Geometry, List, RecordCheck};
+
+/// Why a walk ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalkError<E> {
+    /// The metadata is refused.
+    Fault(Fault),
+    /// The visitor returned an error.
+    Visit(E),
+}
+
+impl<E> From<Fault> for WalkError<E> {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Reads the list of records from the windows of the areas, and checks each.
+///
+/// The caller feeds window 0, 1, 2, … until [`Walk::next_window`] is `None`, then calls
+/// [`Walk::finish`].
+pub struct Walk<L> {
+    geometry: Geometry,
+    check: RecordCheck<L>,
+    /// The window to be fed next.
+    window: u64,
+    /// The number of records, once the end of the list was seen.
+    records: Option<u64>,
+    /// Whether bytes after the end of the list, in its area, are other than zero.
+    stale: bool,
+}
+
+impl<L: List<(u64, u64)>> Walk<L> {
+    /// Starts at the first record.
+    pub fn new(geometry: Geometry) -> Self {
+        Self {
+            geometry,
+            check: RecordCheck::new(geometry),
+            window: 0,
+            records: None,
+            stale: false,
+        }
+    }
+
+    /// The number of the window to feed next; `None` when the whole area that the list ends in was
+    /// seen.
+    pub fn next_window(&self) -> Option<u64> {
+        let area_seen = self.window % u64::from(self.geometry.windows_per_area()) == 0;
+        (self.records.is_none() || !area_seen).then_some(self.window)
+    }
+
+    /// Takes the content of window [`Walk::next_window`] and calls `visit` for each record in it.
+    pub fn feed<E>(
+        &mut self,
+        window: &[u8],
+        mut visit: impl FnMut(Exception) -> Result<(), E>,
+    ) -> Result<(), WalkError<E>> {
+        let mut rest = window;
+        if self.records.is_none() {
+            let first = self.window * u64::from(self.geometry.records_per_window());
+            for (record, e) in (first..).zip(Exception::records(window)) {
+                if e.is_empty() {
+                    self.records = Some(record);
+                    break;
+                }
+                self.check.check(record, e)?;
+                visit(e).map_err(WalkError::Visit)?;
+                rest = &rest[Exception::BYTES..];
+            }
+        }
+        if self.records.is_some() {
+            self.stale |= rest.iter().any(|byte| *byte != 0);
+        }
+        self.window += 1;
+        Ok(())
+    }
+
+    /// Completes the checks that need the whole list.
+    ///
+    /// Returns what was found; a list that the device ended before it did is a fault.
+    pub fn finish(mut self) -> Result<Walked, Fault> {
+        let Some(records) = self.records else {
+            return Err(Fault::AreaBeyondDevice {
+                area: self.window / u64::from(self.geometry.windows_per_area()),
+                cow_chunks: self.geometry.cow_chunks(),
+            });
+        };
+        self.check.finish()?;
+        Ok(Walked {
+            records,
+            next_new: self.check.next_new(),
+            stale: self.stale,
+        })
+    }
+}
+
+/// What a complete walk found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walked {
+    /// The number of records.
+    pub records: u64,
+    /// The first chunk above all that the records use, area chunks skipped.
+    pub next_new: u64,
+    /// Whether the area that the list ends in holds something after its end: a torn write of the
+    /// C store leaves that, and a later record would bring it to life.
+    pub stale: bool,
+}
