@@ -4,6 +4,25 @@
 
 use super::{Exception, Fault, Geometry, List};
 
+/// Checks record number `record` alone: are both its chunks on their devices, and is the new
+/// one no metadata?
+pub fn check_alone(geometry: &Geometry, record: u64, e: Exception) -> Result<(), Fault> {
+    let place = || geometry.place(record);
+    if e.is_empty() {
+        return Err(Fault::Missing(place()));
+    }
+    if e.new >= geometry.cow_chunks() {
+        return Err(Fault::NewBeyondDevice(place(), e.new));
+    }
+    if geometry.is_metadata(e.new) {
+        return Err(Fault::NewIsMetadata(place(), e.new));
+    }
+    if e.old >= geometry.origin_chunks() {
+        return Err(Fault::OldBeyondOrigin(place(), e.old));
+    }
+    Ok(())
+}
+
 /// Checks records one by one, in the order they stand on disk.
 ///
 /// # What finding duplicates costs
@@ -36,29 +55,10 @@ impl<L: List<(u64, u64)>> RecordCheck<L> {
         }
     }
 
-    /// Checks record number `record` alone: are both its chunks on their devices, and is the new
-    /// one no metadata?
-    pub fn check_alone(geometry: &Geometry, record: u64, e: Exception) -> Result<(), Fault> {
-        let place = || geometry.place(record);
-        if e.is_empty() {
-            return Err(Fault::Missing(place()));
-        }
-        if e.new >= geometry.cow_chunks() {
-            return Err(Fault::NewBeyondDevice(place(), e.new));
-        }
-        if geometry.is_metadata(e.new) {
-            return Err(Fault::NewIsMetadata(place(), e.new));
-        }
-        if e.old >= geometry.origin_chunks() {
-            return Err(Fault::OldBeyondOrigin(place(), e.old));
-        }
-        Ok(())
-    }
-
     /// Checks record number `record`, alone and, as far as that can be said now, against the
     /// earlier ones.
     pub fn check(&mut self, record: u64, e: Exception) -> Result<(), Fault> {
-        Self::check_alone(&self.geometry, record, e)?;
+        check_alone(&self.geometry, record, e)?;
         if e.new < self.next_new {
             self.late.try_push((e.new, record))?;
             return Ok(());

@@ -65,10 +65,7 @@ impl Geometry {
     ///
     /// A COW device ends with its last whole chunk; an origin's last chunk may be a part of one.
     pub fn new(chunk: ChunkSize, cow_sectors: u64, origin_sectors: u64) -> Result<Self, Fault> {
-        let sectors = u64::from(chunk.sectors());
-        // A device's bytes fit an i64 in the kernel; a hostile image's caller may claim more.
-        let max_sectors = u64::MAX / u64::from(SECTOR_BYTES);
-        let cow_chunks = (cow_sectors.min(max_sectors) / sectors).min(Self::MAX_CHUNKS);
+        let cow_chunks = Self::whole_chunks(chunk, cow_sectors);
         if cow_chunks < Self::MIN_COW_CHUNKS {
             return Err(Fault::CowTooSmall {
                 chunk_sectors: chunk.sectors(),
@@ -79,8 +76,25 @@ impl Geometry {
         Ok(Self {
             chunk,
             cow_chunks,
-            origin_chunks: origin_sectors.div_ceil(sectors),
+            origin_chunks: origin_sectors.div_ceil(u64::from(chunk.sectors())),
         })
+    }
+
+    /// The same layout on a COW device that is `cow_sectors` large now.
+    ///
+    /// One that shrank below two chunks has no room for data, and is taken to have two.
+    pub fn resized(&self, cow_sectors: u64) -> Self {
+        Self {
+            cow_chunks: Self::whole_chunks(self.chunk, cow_sectors).max(Self::MIN_COW_CHUNKS),
+            ..*self
+        }
+    }
+
+    /// Whole chunks in `cow_sectors`, as far as they can be numbered and addressed.
+    fn whole_chunks(chunk: ChunkSize, cow_sectors: u64) -> u64 {
+        // A device's bytes fit an i64 in the kernel; a hostile image's caller may claim more.
+        let max_sectors = u64::MAX / u64::from(SECTOR_BYTES);
+        (cow_sectors.min(max_sectors) >> chunk.shift()).min(Self::MAX_CHUNKS)
     }
 
     /// The chunk size.

@@ -53,6 +53,11 @@ impl<L: List<(u64, u64)>> Walk<L> {
         (self.records.is_none() || !area_seen).then_some(self.window)
     }
 
+    /// The number of records in the list, once its end was seen.
+    pub fn records(&self) -> Option<u64> {
+        self.records
+    }
+
     /// Takes the content of window [`Walk::next_window`] and calls `visit` for each record in it.
     pub fn feed<E>(
         &mut self,
