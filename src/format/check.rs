@@ -78,7 +78,7 @@ impl<L: List<(u64, u64)>> RecordCheck<L> {
     /// Completes the check: no new chunk is used twice.
     pub fn finish(&mut self) -> Result<(), Fault> {
         let late = self.late.as_mut_slice();
-        late.sort_unstable();
+        heap_sort(late);
         let mut gaps = self.gaps.as_mut_slice().iter();
         let mut gap = gaps.next();
         let mut previous = None;
@@ -93,5 +93,35 @@ impl<L: List<(u64, u64)>> RecordCheck<L> {
             previous = Some(new);
         }
         Ok(())
+    }
+}
+
+/// Sorts without recursion and without memory, whatever the values.
+fn heap_sort(values: &mut [(u64, u64)]) {
+    for root in (0..values.len() / 2).rev() {
+        sift_down(values, root);
+    }
+    for end in (1..values.len()).rev() {
+        values.swap(0, end);
+        sift_down(&mut values[..end], 0);
+    }
+}
+
+/// Lets the value at `root` sink to its place in the heap below it.
+fn sift_down(heap: &mut [(u64, u64)], mut root: usize) {
+    loop {
+        let left = 2 * root + 1;
+        let Some(&(mut larger)) = heap.get(left) else {
+            return;
+        };
+        let mut child = left;
+        if let Some(&right) = heap.get(left + 1).filter(|right| **right > larger) {
+            (child, larger) = (left + 1, right);
+        }
+        if heap[root] >= larger {
+            return;
+        }
+        heap.swap(root, child);
+        root = child;
     }
 }

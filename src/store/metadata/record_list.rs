@@ -64,7 +64,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
     /// whose content is `bytes`.
     pub fn found(&mut self, records: u64, bytes: &[u8]) {
         self.records = records;
-        let window = records / self.records_per_window();
+        let window = self.geometry.window_of(records);
         let used = self.records_in(window) * Exception::BYTES;
         self.buffer.fill(0);
         for (to, from) in self.buffer.iter_mut().zip(&bytes[..used]) {
@@ -89,17 +89,13 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         self.geometry = self.geometry.resized(cow_sectors);
     }
 
-    fn records_per_window(&self) -> u64 {
-        u64::from(self.geometry.records_per_window())
-    }
-
     /// The records of the list that lie in window `window`, counted from its start.
     fn records_in(&self, window: u64) -> usize {
-        let first = window * self.records_per_window();
+        let before = self.geometry.first_record(window);
         // CAST: At most the records of a window.
         self.records
-            .saturating_sub(first)
-            .min(self.records_per_window()) as usize
+            .saturating_sub(before)
+            .min(u64::from(self.geometry.records_per_window())) as usize
     }
 
     /// Brings window `window` into memory. Its records must be all right: the disk may have
@@ -118,7 +114,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
                 .map_err(Error::Io)?;
         }
         let (list, rest) = self.buffer.split_at_mut(used * Exception::BYTES);
-        let first = window * u64::from(self.geometry.records_per_window());
+        let first = self.geometry.first_record(window);
         for (record, e) in (first..).zip(Exception::records(list)) {
             check_alone(&self.geometry, record, e).map_err(Error::Fault)?;
         }
@@ -133,7 +129,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         self.geometry
             .window(window)
             .map(|extent| extent.sector)
-            .ok_or(self.beyond_device(window / u64::from(self.geometry.windows_per_area())))
+            .ok_or(self.beyond_device(self.geometry.area_of_window(window)))
     }
 
     fn beyond_device<E>(&self, area: u64) -> Error<E> {
@@ -147,7 +143,8 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
     fn units(&self, records: Range<usize>) -> Range<usize> {
         let start = records.start * Exception::BYTES;
         let end = records.end * Exception::BYTES;
-        start / self.unit * self.unit..end.next_multiple_of(self.unit)
+        let below = self.unit - 1;
+        start & !below..(end + below) & !below
     }
 
     /// Adds a record, in memory only.
@@ -159,7 +156,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         disk: &D,
         e: Exception,
     ) -> Result<(), Error<D::Error>> {
-        let window = self.records / self.records_per_window();
+        let window = self.geometry.window_of(self.records);
         self.load(disk, window)?;
         if self.stale {
             self.clear_stale(disk, window)?;
@@ -175,7 +172,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
 
     /// Whether the window is full, so that the records must be written before the next is added.
     pub fn must_write(&self) -> bool {
-        self.records % self.records_per_window() == 0
+        self.records & (u64::from(self.geometry.records_per_window()) - 1) == 0
     }
 
     /// Writes the records that are in memory only; on stable storage, after their data, when it
@@ -185,9 +182,10 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
             return Ok(());
         };
         let in_window = self.records_in(window);
-        let per_area = u64::from(self.geometry.exceptions_per_area());
-        let area = (self.records - 1) / per_area;
-        let in_area = self.records - area * per_area;
+        let last = self.records - 1;
+        let area = self.geometry.area_of(last);
+        let per_area = self.geometry.exceptions_per_area();
+        let in_area = self.geometry.index_in_area(last) + 1;
         if in_area == per_area {
             // The list will end in the next area, which must be zero before this record can be
             // read: the flush that precedes it sees to that.
@@ -199,7 +197,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         disk.flush_and_write(first, &self.buffer, bytes)
             .map_err(Error::Io)?;
         self.unwritten = 0;
-        if in_window as u64 == self.records_per_window() {
+        if self.must_write() {
             // INVARIANT: The next window holds no records.
             self.buffer.fill(0);
             self.window = Some(window + 1);
@@ -230,15 +228,15 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         disk: &D,
         window: u64,
     ) -> Result<(), Error<D::Error>> {
-        let per_area = u64::from(self.geometry.windows_per_area());
-        let area = self.area(window / per_area)?;
+        let area = self.area(self.geometry.area_of_window(window))?;
         let mut rest = area;
         rest.sector = self.sector(window)? + (self.buffer.len() / SECTOR_BYTES as usize) as u64;
         rest.sectors = area.sector + area.sectors - rest.sector;
         if rest.sectors > 0 {
             disk.zero(rest).map_err(Error::Io)?;
         }
-        let bytes = self.units(self.records_in(window)..self.records_per_window() as usize);
+        let bytes =
+            self.units(self.records_in(window)..self.geometry.records_per_window() as usize);
         let first = self.sector(window)? + (bytes.start / SECTOR_BYTES as usize) as u64;
         disk.flush_and_write(first, &self.buffer, bytes)
             .map_err(Error::Io)?;
@@ -255,7 +253,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         let Some(last) = self.records.checked_sub(1) else {
             return Ok(None);
         };
-        let window = last / self.records_per_window();
+        let window = self.geometry.window_of(last);
         self.load(disk, window)?;
         let used = self.records_in(window) * Exception::BYTES;
         let mut records = Exception::records(&self.buffer[..used]).rev();
@@ -288,7 +286,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         let Some(last) = self.records.checked_sub(1) else {
             return Ok(());
         };
-        let window = last / self.records_per_window();
+        let window = self.geometry.window_of(last);
         self.load(disk, window)?;
         let used = self.records_in(window);
         let kept = used.saturating_sub(count as usize);
