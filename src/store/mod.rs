@@ -16,7 +16,7 @@ use crate::dm::{
     },
     io::IoClient,
     message::{dm_err, dm_warn},
-    Device, Workqueue,
+    unclean, Device, Workqueue,
 };
 use crate::format::{self, Fault};
 use cow::{Chunks, Committer, Cow};
@@ -137,7 +137,7 @@ fn report(cow: &Device, error: metadata::Error<Error>) -> Error {
         | Fault::NewBeyondDevice(..)
         | Fault::NewUsedTwice(..)
         | Fault::OldBeyondOrigin(..)
-        | Fault::Missing(_) => EUCLEAN,
+        | Fault::Missing(_) => unclean(),
     }
 }
 
