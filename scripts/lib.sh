@@ -120,7 +120,7 @@ in_root() {
 	bwrap --die-with-parent --unshare-pid --unshare-ipc --tmpfs / \
 		--ro-bind "$root/usr" /usr --ro-bind "$root/etc" /etc --ro-bind "$root/var" /var \
 		--symlink usr/bin /bin --symlink usr/sbin /sbin --symlink usr/lib /lib --symlink usr/lib64 /lib64 \
-		--proc /proc --dev /dev --tmpfs /tmp --tmpfs /run --dir /root --chdir / --clearenv \
+		--proc /proc --dev /dev --tmpfs /tmp --tmpfs /run --dir /root --clearenv \
 		--bind "$cache" "$cache" --bind "$project" "$project" --bind "$cache/cargo" /root/.cargo \
 		--setenv PATH /usr/sbin:/usr/bin:/sbin:/bin --setenv HOME /root --setenv LANG C.UTF-8 \
 		--setenv CARGO_HOME /root/.cargo "${options[@]}" -- "$@"
