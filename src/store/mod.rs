@@ -230,9 +230,7 @@ impl ExceptionStore for Persistent {
             None => (true, true),
         };
         let outcome = self.with_commits(devices, |commits| {
-            // Where there is no room, `done` reports a failure as it is dropped: more than one
-            // thread was here, against the contract.
-            let _ = commits.waiting.push_within_capacity(done);
+            let refused = commits.waiting.push_within_capacity(done).err();
             let full = commits.waiting.len() == commits.waiting.capacity();
             let exception = format::Exception {
                 old: exception.old_chunk,
@@ -241,20 +239,19 @@ impl ExceptionStore for Persistent {
             let outcome = commits.committer.commit(
                 &self.cow(devices.cow),
                 exception,
-                copied && !dropped,
+                copied && !dropped && refused.is_none(),
                 !last && !full,
             );
             let records = commits.committer.list().records();
-            Ok(outcome.map(|success| {
+            let due = outcome.map(|success| {
                 let spare = core::mem::take(&mut commits.spare);
-                (
-                    success,
-                    records,
-                    core::mem::replace(&mut commits.waiting, spare),
-                )
-            }))
+                (success, core::mem::replace(&mut commits.waiting, spare))
+            });
+            // Only a second thread in here, against the contract, can find no room. Its exception
+            // is refused, by dropping `done` where no lock is held.
+            Ok((due, records, refused))
         });
-        let Ok(Some((success, records, mut due))) = outcome else {
+        let Ok((Some((success, mut due)), records, _refused)) = outcome else {
             return;
         };
         if let Some(allocator) = &mut *self.allocator.lock() {
