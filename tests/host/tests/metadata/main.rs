@@ -15,14 +15,14 @@ use run::{Op, Setup, World};
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        12 => (1..40u8, any::<bool>()).prop_map(|(n, all)| Op::Copy { n, all }),
+        40 => (1..40u8, any::<bool>()).prop_map(|(n, all)| Op::Copy { n, all }),
         1 => Just(Op::CopyFails),
-        4 => any::<u64>().prop_map(|seed| Op::PowerCut { seed, now: false }),
-        2 => any::<u64>().prop_map(|seed| Op::PowerCut { seed, now: true }),
-        2 => Just(Op::Reload),
-        2 => (1..60u8, any::<u64>()).prop_map(|(n, seed)| Op::CStore { n, seed }),
-        3 => (1..20u8).prop_map(|n| Op::Merge { n }),
-        1 => (0..30u8).prop_map(|after| Op::FailIo { after }),
+        12 => any::<u64>().prop_map(|seed| Op::PowerCut { seed, now: false }),
+        5 => any::<u64>().prop_map(|seed| Op::PowerCut { seed, now: true }),
+        5 => Just(Op::Reload),
+        8 => (1..60u8, any::<u64>()).prop_map(|(n, seed)| Op::CStore { n, seed }),
+        8 => (1..20u8).prop_map(|n| Op::Merge { n }),
+        3 => (0..30u8).prop_map(|after| Op::FailIo { after }),
         1 => Just(Op::Drop),
         1 => (1..200u16).prop_map(|chunks| Op::Extend { chunks }),
     ]
@@ -43,7 +43,7 @@ fn setup() -> impl Strategy<Value = Setup> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 3000,
+        cases: 1000,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

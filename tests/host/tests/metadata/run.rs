@@ -5,7 +5,7 @@
 use crate::disk::{Chunks, Failed, Image, Random, SimDisk};
 use host_tests::format::{ChunkSize, Exception, Geometry, Header};
 use host_tests::store::metadata::{load, Allocator, Committer, DeviceInfo, Disk, Loaded};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 const ORIGIN_SECTORS: u64 = 1 << 45;
 
@@ -59,6 +59,8 @@ pub struct World {
     active: Active,
     /// Exceptions acknowledged and not merged: new chunks by old ones.
     acked: BTreeMap<u64, u64>,
+    /// The new chunks of all exceptions that may be on the disk.
+    used: HashSet<u64>,
     next_old: u64,
 }
 
@@ -79,6 +81,7 @@ impl World {
             disk,
             active,
             acked: BTreeMap::new(),
+            used: HashSet::new(),
             next_old: 0,
         }
     }
@@ -158,8 +161,10 @@ impl World {
                 self.drop_snapshot();
                 return;
             };
-            let used = self.acked.values().any(|used| *used == new);
-            assert!(!used, "chunk {new} was handed out while in use");
+            assert!(
+                self.used.insert(new),
+                "chunk {new} was handed out while in use"
+            );
             // Mostly consecutive, so that there are runs to merge.
             self.next_old += if i % 7 == 6 { 3 } else { 1 };
             let at = self.geometry().chunks(new, 1).sector;
@@ -239,6 +244,7 @@ impl World {
             let there = found.get(old) == Some(new) || gone.contains(old);
             assert!(there, "{old} -> {new} was acknowledged, and is lost");
         }
+        self.used = found.values().copied().collect();
         self.acked = found;
     }
 
@@ -305,7 +311,10 @@ impl World {
             }
             let records = active.committer.list().records();
             active.allocator.set_merged(records);
-            self.acked.retain(|old, _| !gone.contains(old));
+            for old in &gone {
+                let new = self.acked.remove(old);
+                self.used.remove(&new.unwrap_or_default());
+            }
             assert_eq!(records, self.acked.len() as u64);
             let (used, metadata) = (
                 active.allocator.allocated_chunks(),
@@ -394,6 +403,7 @@ impl World {
                 return self.reboot(image);
             }
             self.acked.insert(e.old, e.new);
+            self.used.insert(e.new);
             records += 1;
         }
         self.reload_after_c();
