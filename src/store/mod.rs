@@ -7,6 +7,7 @@ mod header;
 // Public for the host's tests, which compile these files too.
 #[allow(unreachable_pub)]
 mod metadata;
+mod pace;
 mod wiper;
 
 use crate::dm::{
@@ -26,8 +27,10 @@ use kernel::{
     prelude::*,
     str::CStr,
     sync::{Arc, Mutex, SpinLock},
+    time::Instant,
 };
 use metadata::{Allocator, DeviceInfo, Disk, Loaded};
+use pace::Pace;
 use wiper::Wiper;
 
 /// How many exceptions may wait to be written together, at most.
@@ -63,6 +66,7 @@ pub(crate) struct Persistent {
 /// The records, and who waits for them.
 struct Commits {
     committer: Committer,
+    pace: Pace,
     /// Who waits for the next outcome: never more than its capacity.
     waiting: KVec<CommitCallback>,
     /// Empty and of the same capacity, to take the place of `waiting` while that is called back.
@@ -93,6 +97,7 @@ impl Persistent {
                 *self.allocator.lock() = Some(Allocator::new(geometry, next, list.records()));
                 *self.commits.lock() = Some(Commits {
                     committer: Committer::new(list),
+                    pace: Pace::new(),
                     waiting: KVec::with_capacity(capacity, GFP_KERNEL)?,
                     spare: KVec::with_capacity(capacity, GFP_KERNEL)?,
                 });
@@ -236,12 +241,17 @@ impl ExceptionStore for Persistent {
                 old: exception.old_chunk,
                 new: exception.new_chunk,
             };
+            let now = Instant::now();
+            let may_wait = !last && !full && commits.pace.may_wait(now);
             let outcome = commits.committer.commit(
                 &self.cow(devices.cow),
                 exception,
                 copied && !dropped && refused.is_none(),
-                !last && !full,
+                may_wait,
             );
+            if outcome.is_some() {
+                commits.pace.wrote(now);
+            }
             let records = commits.committer.list().records();
             let due = outcome.map(|success| {
                 let spare = core::mem::take(&mut commits.spare);
