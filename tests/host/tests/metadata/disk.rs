@@ -2,7 +2,7 @@
 
 //! A simulated disk with a volatile cache.
 
-use host_tests::format::{Extent, Header, List, NoMemory};
+use host_tests::format::{Exception, Extent, Geometry, Header, List, NoMemory};
 use host_tests::store::metadata::Disk;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -33,21 +33,33 @@ impl Random {
     }
 }
 
-/// What is on a disk: sectors, those never written being zero.
+/// What is on a disk. Sectors never written hold what the last owner left, but for the first few,
+/// which `lvcreate` wipes.
 #[derive(Clone, Default)]
 pub struct Image(BTreeMap<u64, Sector>);
 
 impl Image {
     pub fn sector(&self, at: u64) -> Sector {
-        self.0.get(&at).copied().unwrap_or([0; SECTOR])
+        self.0
+            .get(&at)
+            .copied()
+            .unwrap_or_else(|| Self::left_over(at))
+    }
+
+    /// The worst there can be: records that look like any others.
+    fn left_over(at: u64) -> Sector {
+        if at < 8 {
+            return [0; SECTOR];
+        }
+        let record = Exception {
+            old: 1 << 40,
+            new: Geometry::FIRST_DATA_CHUNK,
+        };
+        std::array::from_fn(|i| record.to_bytes()[i % Exception::BYTES])
     }
 
     pub fn put(&mut self, at: u64, data: Sector) {
-        if data == [0; SECTOR] {
-            self.0.remove(&at);
-        } else {
-            self.0.insert(at, data);
-        }
+        self.0.insert(at, data);
     }
 }
 

@@ -2,8 +2,8 @@
 
 //! A snapshot's life on a simulated disk, and what must be true of it.
 
-use crate::disk::{Chunks, Failed, Image, Random, SimDisk};
-use host_tests::format::{ChunkSize, Exception, Geometry, Header};
+use crate::disk::{Chunks, Image, Random, SimDisk};
+use host_tests::format::{Exception, Geometry, Header};
 use host_tests::store::metadata::{load, Allocator, Committer, DeviceInfo, Disk, Loaded};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -254,13 +254,11 @@ impl World {
         if self.disk.has_failed() {
             return self.reboot(self.disk.power_cut(self.next_old));
         }
-        let image = self.disk.shut_down();
         if self.active.added {
+            let image = self.disk.shut_down();
             assert!(self.tail_is_zero(&image), "the area's rest is not zero");
         }
-        let before = self.acked.clone();
-        self.check(image, &[], &BTreeSet::new());
-        assert_eq!(before, self.acked);
+        self.shut_down();
     }
 
     /// Whether nothing follows the end of the list in its area.
@@ -364,53 +362,60 @@ impl World {
         }
         let mut random = Random(seed);
         let geometry = self.geometry().resized(self.disk.sectors());
-        let chunk = ChunkSize::new(self.setup.chunk_sectors).expect("a good size");
         let mut next = self.active.allocator.allocated_chunks();
-        let mut records = self.acked.len() as u64;
-        for _ in 0..n {
-            let area_nr = geometry.area_of(records);
-            let fills = geometry.index_in_area(records) + 1 == geometry.exceptions_per_area();
-            let (Some(area), true) = (geometry.area_chunk(area_nr), geometry.can_hold_data(next))
-            else {
+        let mut left = u64::from(n);
+        while left > 0 {
+            // As many records as are written together: all in one area.
+            let records = self.acked.len() as u64;
+            let first = u64::from(geometry.index_in_area(records));
+            let room = u64::from(geometry.exceptions_per_area()) - first;
+            let mut batch = Vec::new();
+            for _ in 0..(1 + random.next() % 40).min(room).min(left) {
+                if geometry.can_hold_data(next) {
+                    self.next_old += 1;
+                    let at = geometry.chunks(next, 1).sector;
+                    self.disk.write_data(at, data_of(self.next_old));
+                    batch.push(Exception {
+                        old: self.next_old,
+                        new: next,
+                    });
+                    next = geometry.skip_metadata(next + 1);
+                }
+            }
+            if batch.is_empty() {
                 break;
-            };
-            self.next_old += 1;
-            let e = Exception {
-                old: self.next_old,
-                new: next,
-            };
-            self.disk
-                .write_data(geometry.chunks(next, 1).sector, data_of(e.old));
-            next = geometry.skip_metadata(next + 1);
-            if fills {
+            }
+            left -= batch.len() as u64;
+            let area = geometry.area_of(records);
+            if batch.len() as u64 == room {
                 // There is one: a chunk that fills the last area is not handed out.
-                let following = geometry.area_chunk(area_nr + 1).expect("an area");
+                let following = geometry.area_chunk(area + 1).expect("an area");
                 let _ = self.disk.zero(geometry.chunks(following, 1));
             }
-            let mut buffer = vec![0; chunk.bytes() as usize];
-            let extent = geometry.chunks(area, 1);
-            let bytes = buffer.len();
-            assert_eq!(
-                self.disk.read(extent.sector, &mut buffer, 0..bytes),
-                Ok::<_, Failed>(())
-            );
-            let at = geometry.index_in_area(records) as usize * Exception::BYTES;
-            buffer[at..at + Exception::BYTES].copy_from_slice(&e.to_bytes());
+            let extent = geometry.chunks(geometry.area_chunk(area).expect("an area"), 1);
+            let bytes = geometry.chunk_size().bytes() as usize;
+            let mut buffer = vec![0; bytes];
+            let read = self.disk.read(extent.sector, &mut buffer, 0..bytes);
+            assert_eq!(read, Ok(()));
+            for (e, at) in batch
+                .iter()
+                .zip((first as usize..).map(|i| i * Exception::BYTES))
+            {
+                buffer[at..at + Exception::BYTES].copy_from_slice(&e.to_bytes());
+            }
             self.disk.arm(random.next());
             let written = self.disk.flush_and_write(extent.sector, &buffer, 0..bytes);
             assert_eq!(written, Ok(()));
             if let Some(image) = self.disk.remains() {
-                self.active.waiting.push(e);
-                return self.reboot(image);
+                return self.check(image, &batch, &BTreeSet::new());
             }
-            self.acked.insert(e.old, e.new);
-            self.used.insert(e.new);
-            records += 1;
+            self.acked.extend(batch.into_iter().map(|e| (e.old, e.new)));
         }
-        self.reload_after_c();
+        self.shut_down();
     }
 
-    fn reload_after_c(&mut self) {
+    /// Shuts down in order, and activates again.
+    fn shut_down(&mut self) {
         let image = self.disk.shut_down();
         let before = self.acked.clone();
         self.check(image, &[], &BTreeSet::new());
