@@ -5,7 +5,7 @@
 use crate::buffer::AlignedBuf;
 use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
-use rustix::fs::{flock, FlockOperation, OFlags};
+use rustix::fs::{fallocate, flock, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -208,6 +208,16 @@ impl Device {
         let skip = (offset - first) as usize;
         bounce[skip..skip + buf.len()].copy_from_slice(buf);
         self.write_raw(&bounce, first)
+    }
+
+    /// Writes `zeros`, which are nothing else, from byte `offset` on; a file gets a hole.
+    pub fn write_zeros(&self, zeros: &[u8], offset: u64) -> Result<()> {
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let bytes = zeros.len() as u64;
+        if !self.is_block_device && fallocate(&self.file, mode, offset, bytes).is_ok() {
+            return Ok(());
+        }
+        self.write_at(zeros, offset)
     }
 
     /// Makes everything written durable.

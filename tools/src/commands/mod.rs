@@ -3,9 +3,14 @@
 //! The command lines: each file here parses options, calls the library and reports.
 
 mod check;
+mod delta;
 mod dump;
+mod export;
 mod generate;
+mod merge;
+mod repair;
 mod restore;
+mod stat;
 
 use crate::cow::Origin;
 use crate::device::{Access, Device};
@@ -55,6 +60,11 @@ const TOOLS: &[Entry] = &[
     entry::<check::Check>(),
     entry::<dump::Dump>(),
     entry::<restore::Restore>(),
+    entry::<repair::Repair>(),
+    entry::<export::Export>(),
+    entry::<merge::Merge>(),
+    entry::<delta::Delta>(),
+    entry::<stat::Stat>(),
 ];
 
 const fn entry<T: Tool>() -> Entry {

@@ -49,7 +49,7 @@ mod read;
 mod text;
 mod xml;
 
-pub use output::Output;
+pub use output::{partial_name, Output};
 pub use read::{read, Bounded};
 
 use crate::cow::Cow;

@@ -101,12 +101,13 @@ impl Image {
             record[8..].copy_from_slice(&new.to_le_bytes());
             file.write_all_at(&record, self.place(number as u64))
                 .unwrap();
+            if *new >= self.cow_chunks || self.is_metadata(*new) {
+                continue;
+            }
             for sector in 0..u64::from(self.chunk_sectors) {
                 let sector = new * u64::from(self.chunk_sectors) + sector;
-                if !self.is_metadata(*new) && sector * 512 < self.cow_chunks * self.chunk_bytes() {
-                    file.write_all_at(&[self.cow_byte(sector); 512], sector * 512)
-                        .unwrap();
-                }
+                let bytes = [self.cow_byte(sector); 512];
+                file.write_all_at(&bytes, sector * 512).unwrap();
             }
         }
         path.into()
