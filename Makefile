@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The project's own targets; what kbuild reads is in Kbuild.
+
+MODULE := dm_snap_persistent
+running := /lib/modules/$(shell uname -r)/build
+# stays empty when the running kernel's headers have no Rust metadata
+KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
+export KERNEL
+
+.PHONY: all modules module install uninstall check demo bench clean cache-clean help
+.DEFAULT_GOAL := all
+
+all: modules ## build for KDIR=, by default the running kernel if it has Rust metadata
+
+modules: ## the same
+	@scripts/check-kdir '$(KDIR)'
+	@mkdir -p 'build/$(release)'
+	$(MAKE) -C '$(KDIR)' M='$(CURDIR)' MO='$(CURDIR)/build/$(release)' modules
+
+release = $(shell cat '$(KDIR)/include/config/kernel.release' 2>/dev/null)
+
+module: ## build for a stock Debian kernel in the cache, KERNEL=7.3 (default: the newest), into build/RELEASE/
+	@scripts/module
+
+install: ## install the module built for KDIR=, and what loads it with dm-snapshot (DESTDIR=, INSTALL_MOD_PATH=)
+	@scripts/install-module install '$(KDIR)'
+
+uninstall: ## remove exactly what install put there
+	@scripts/install-module uninstall '$(KDIR)'
+
+check: ## every check and test, on stock kernels in virtual machines
+	@scripts/check
+
+demo: ## a snapshot of a file system that survives a reboot, shown in a virtual machine
+	@scripts/demo
+
+bench: ## the performance of this store and the kernel's own, side by side
+	@scripts/bench
+
+clean: ## remove what was built here
+	rm -rf build
+
+cache-clean: ## remove the cache too: build roots, kernels, guests
+	@scripts/cache-clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile

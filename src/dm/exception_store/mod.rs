@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Exception stores: where a snapshot keeps what was copied where.
+//!
+//! dm-snapshot copies a chunk of the origin to the COW device before it is overwritten, and calls
+//! the fact an exception. An exception store decides where on the COW device copies go and, if it
+//! is persistent, records them there.
+//!
+//! Three things are kept apart here:
+//!
+//! - [`ExceptionStore`], the trait that a store implements. It speaks of devices, chunks and
+//!   exceptions, not of C structures, so that targets written in Rust can call it just as well.
+//! - [`Registration`], which makes a store known to dm-snapshot under a name, and may take the
+//!   name over from the type that has it.
+//! - `adapter`, which presents an [`ExceptionStore`] to dm-snapshot's C core as a
+//!   `struct dm_exception_store_type`.
+//!
+//! # The life of a store
+//!
+//! 1. A table is loaded: [`ExceptionStore::new`], then [`ExceptionStore::read_metadata`], unless
+//!    the table replaces one with the same COW device: then the new store stays as it is and goes
+//!    away with the old table, while the old store is handed over to the new table.
+//! 2. Chunks are about to be overwritten: [`ExceptionStore::prepare_exception`] hands out a place
+//!    for each, dm-snapshot copies, and [`ExceptionStore::commit_exception`] records them. The
+//!    origin is overwritten when the store calls back.
+//! 3. The snapshot overflows or loses an I/O: [`ExceptionStore::drop_snapshot`].
+//! 4. The snapshot is merged into its origin: [`ExceptionStore::prepare_merge`] and
+//!    [`ExceptionStore::commit_merge`] in turn, from the latest exception to the first.
+//! 5. The table goes away: the store is dropped, when no exception is pending any more.
+//!
+//! The devices are passed to each call and must not be kept: a handover moves the store to another
+//! table.
+//!
+//! C header: `drivers/md/dm-exception-store.h`.
+
+mod adapter;
+mod commit_callback;
+mod operations;
+mod registration;
+mod registry;
+
+pub(crate) use commit_callback::CommitCallback;
+pub(crate) use operations::{
+    Devices, Exception, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
+};
+pub(crate) use registration::Registration;

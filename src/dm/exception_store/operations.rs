@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The trait that an exception store implements.
+
+use super::CommitCallback;
+use crate::dm::Device;
+use kernel::{error::VTABLE_DEFAULT_ERROR, fmt, prelude::*, str::CStr};
+
+/// The two devices of a snapshot, for the duration of a call.
+#[derive(Clone, Copy)]
+pub(crate) struct Devices<'a> {
+    /// The device whose old content the snapshot keeps.
+    pub(crate) origin: &'a Device,
+    /// The device that old content is copied to.
+    pub(crate) cow: &'a Device,
+}
+
+/// An exception: a chunk of the origin that was copied to a chunk of the COW device.
+#[derive(Clone, Copy)]
+pub(crate) struct Exception {
+    /// The chunk of the origin.
+    pub(crate) old_chunk: u64,
+    /// The chunk of the COW device.
+    pub(crate) new_chunk: u64,
+}
+
+/// A run of exceptions whose old chunks and whose new chunks are consecutive.
+#[derive(Clone, Copy)]
+pub(crate) struct Run {
+    /// The last exception of the run.
+    pub(crate) last: Exception,
+    /// How many exceptions there are in the run, at least 1.
+    pub(crate) count: u32,
+}
+
+/// A store just made, and what its options mean for dm-snapshot.
+pub(crate) struct NewStore<T> {
+    /// The store.
+    pub(crate) store: Pin<KBox<T>>,
+    /// Userspace asked to be told of an overflow that a larger COW device could still mend.
+    pub(crate) userspace_supports_overflow: bool,
+}
+
+/// What [`ExceptionStore::read_metadata`] found.
+pub(crate) struct Metadata {
+    /// The chunk size in sectors, a power of two. It may differ from that of the table.
+    pub(crate) chunk_sectors: u32,
+    /// Whether the snapshot may be used. If not, no exception was reported.
+    pub(crate) valid: bool,
+}
+
+/// How full a store is, in sectors of the COW device.
+pub(crate) struct Usage {
+    /// All there are.
+    pub(crate) total: u64,
+    /// In use, metadata included.
+    pub(crate) allocated: u64,
+    /// In use for metadata.
+    pub(crate) metadata: u64,
+}
+
+/// What a store's part of a table line is made of.
+pub(crate) struct TableLine {
+    /// The chunk size in sectors; 0 for a store that was never loaded.
+    pub(crate) chunk_sectors: u32,
+    /// See [`NewStore::userspace_supports_overflow`].
+    pub(crate) userspace_supports_overflow: bool,
+}
+
+/// An exception store.
+///
+/// See the [module documentation](super) for the order of calls. Calls may come from several
+/// threads at once, save that [`Self::commit_exception`] is called by one thread at a time.
+#[vtable]
+pub(crate) trait ExceptionStore: Sized + Send + Sync + 'static {
+    /// Makes a store, not yet loaded.
+    ///
+    /// `options` is what follows the type's letter in the table line, `None` if nothing does. An
+    /// unknown option is an error, and the store logs which. May sleep.
+    fn new(devices: Devices<'_>, options: Option<&CStr>) -> Result<NewStore<Self>>;
+
+    /// Reads the metadata from the COW device, or writes that of an empty snapshot to a new one,
+    /// and reports each exception to `add`, whose error is to be passed on.
+    ///
+    /// `chunk_sectors` is the chunk size of the table, in sectors, 0 if it names none. May sleep.
+    fn read_metadata(
+        &self,
+        devices: Devices<'_>,
+        chunk_sectors: u32,
+        add: &mut dyn FnMut(Exception) -> Result,
+    ) -> Result<Metadata>;
+
+    /// Hands out a chunk of the COW device to copy a chunk to; `ENOSPC` if there is none left.
+    ///
+    /// Called under a spinlock: must not sleep. Every success is followed by one
+    /// [`Self::commit_exception`], in the same order.
+    fn prepare_exception(&self, devices: Devices<'_>) -> Result<u64>;
+
+    /// Records an exception that was handed out and, if `copied`, copied.
+    ///
+    /// The store calls `done` exactly once, in process context and with none of its locks held,
+    /// when the record is on stable storage or never will be. That may be in a later call, and
+    /// must not wait for one while no exception is pending. May sleep, but all else that was
+    /// copied for this snapshot waits meanwhile.
+    fn commit_exception(
+        &self,
+        devices: Devices<'_>,
+        exception: Exception,
+        copied: bool,
+        done: CommitCallback,
+    );
+
+    /// Notes on the COW device that the snapshot is invalid, for good.
+    ///
+    /// Called with the snapshot's lock held for writing, perhaps by a thread that is submitting
+    /// I/O itself: to wait for I/O issued from this thread could be to wait for oneself. May
+    /// sleep.
+    fn drop_snapshot(&self, devices: Devices<'_>);
+
+    /// How full the store is. Must not sleep.
+    fn usage(&self, devices: Devices<'_>) -> Usage;
+
+    /// Writes the store's part of a table line, beginning with a space. Must not sleep.
+    fn table_line(&self, line: &TableLine, out: &mut dyn fmt::Write) -> fmt::Result;
+
+    /// The last run of exceptions that are still to be merged, `None` if all are. May sleep.
+    fn prepare_merge(&self, _devices: Devices<'_>) -> Result<Option<Run>> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Forgets the last `count` exceptions, at most as many as [`Self::prepare_merge`] returned;
+    /// durable when it returns. May sleep.
+    fn commit_merge(&self, _devices: Devices<'_>, _count: u32) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}

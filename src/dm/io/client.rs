@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The client that I/O is made through.
+
+use super::IoBuffer;
+use crate::dm::{ffi, Device, HeldDevice};
+use core::ops::Range;
+use core::ptr::{self, NonNull};
+use kernel::{
+    bindings,
+    error::{from_err_ptr, to_result},
+    page::Page,
+    prelude::*,
+    types::Opaque,
+};
+
+/// Sectors are 512 bytes, whatever the device's blocks are.
+pub(super) const SECTOR_SHIFT: u32 = 9;
+
+/// All of this is metadata: schedulers and `blktrace` want to know.
+const REQ_META: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_META;
+pub(super) const READ: bindings::blk_opf_t = bindings::req_op_REQ_OP_READ | REQ_META;
+const WRITE: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE | REQ_META;
+const WRITE_ZEROES: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE_ZEROES | REQ_META;
+const FUA: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_FUA;
+const PREFLUSH: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
+
+/// A dm-io client.
+///
+/// # Invariants
+///
+/// `client` came from `dm_io_client_create()` and was not destroyed.
+pub(crate) struct IoClient {
+    client: NonNull<ffi::dm_io_client>,
+    zeroes: Pin<KBox<ZeroPages>>,
+}
+
+// SAFETY: A dm-io client may be used and destroyed by any thread.
+unsafe impl Send for IoClient {}
+// SAFETY: A dm-io client may be used by many threads at once: it is two mempools.
+unsafe impl Sync for IoClient {}
+
+impl IoClient {
+    /// Creates a client. May sleep.
+    pub(crate) fn new() -> Result<Self> {
+        let zeroes = ZeroPages::new()?;
+        // SAFETY: There are no conditions to fulfil.
+        let client = from_err_ptr(unsafe { ffi::dm_io_client_create() })?;
+        Ok(Self {
+            // INVARIANT: Created just now.
+            client: NonNull::new(client).ok_or(ENOMEM)?,
+            zeroes,
+        })
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ffi::dm_io_client {
+        self.client.as_ptr()
+    }
+
+    /// Reads from `sector` on into the `bytes` of `buffer`, whose bounds are multiples of the
+    /// device's logical block. Sleeps.
+    pub(crate) fn read(
+        &self,
+        device: &Device,
+        sector: u64,
+        buffer: &mut IoBuffer,
+        bytes: Range<usize>,
+    ) -> Result {
+        // SAFETY: The borrow of `buffer` outlasts the call, which is synchronous, and is exclusive.
+        unsafe { self.transfer(device.bdev(), READ, sector, buffer, bytes) }
+    }
+
+    /// Writes the `bytes` of `buffer`, whose bounds are multiples of the device's logical block,
+    /// from `sector` on; they are on stable storage when it returns (`REQ_FUA`). Sleeps.
+    pub(crate) fn write(
+        &self,
+        device: &Device,
+        sector: u64,
+        buffer: &IoBuffer,
+        bytes: Range<usize>,
+    ) -> Result {
+        // SAFETY: The borrow of `buffer` outlasts the call, which is synchronous and only reads.
+        unsafe { self.transfer(device.bdev(), WRITE | FUA, sector, buffer, bytes) }
+    }
+
+    /// Like [`Self::write`], and everything that had completed before is on stable storage before
+    /// this is written (`REQ_PREFLUSH`). Sleeps.
+    pub(crate) fn flush_and_write(
+        &self,
+        device: &Device,
+        sector: u64,
+        buffer: &IoBuffer,
+        bytes: Range<usize>,
+    ) -> Result {
+        let opf = WRITE | PREFLUSH | FUA;
+        // SAFETY: The borrow of `buffer` outlasts the call, which is synchronous and only reads.
+        unsafe { self.transfer(device.bdev(), opf, sector, buffer, bytes) }
+    }
+
+    /// # Safety
+    ///
+    /// `buffer` must stay valid for the call, and for a read nobody else may look at it.
+    unsafe fn transfer(
+        &self,
+        bdev: *mut bindings::block_device,
+        opf: bindings::blk_opf_t,
+        sector: u64,
+        buffer: &IoBuffer,
+        bytes: Range<usize>,
+    ) -> Result {
+        let mem = ffi::dm_io_memory {
+            type_: ffi::DM_IO_VMA,
+            offset: 0,
+            ptr: buffer.at(&bytes),
+        };
+        let region = ffi::dm_io_region {
+            bdev,
+            sector,
+            count: (bytes.len() >> SECTOR_SHIFT) as u64,
+        };
+        // SAFETY: The caller vouches for the buffer, whose bounds were checked by slicing it;
+        // `bdev` comes from a device that is open.
+        unsafe { self.submit(opf, mem, region) }
+    }
+
+    /// Makes `sectors` from `sector` on read as zeroes: by `WRITE_ZEROES` where the device offers
+    /// it, else by writing zeroes. They may remain in a volatile cache. Sleeps.
+    pub(crate) fn zero(
+        &self,
+        device: &HeldDevice,
+        sector: u64,
+        sectors: u64,
+        offload: bool,
+    ) -> Result {
+        let region = || ffi::dm_io_region {
+            bdev: device.bdev(),
+            sector,
+            count: sectors,
+        };
+        let mem = || ffi::dm_io_memory {
+            type_: ffi::DM_IO_PAGE_LIST,
+            offset: 0,
+            ptr: self.zeroes.as_ptr().cast(),
+        };
+        // A device may claim to write zeroes and still fail to: ordinary writes decide.
+        if offload {
+            // SAFETY: `device` holds its block device open, and no memory is read.
+            if unsafe { self.submit(WRITE_ZEROES, mem(), region()) }.is_ok() {
+                return Ok(());
+            }
+        }
+        // SAFETY: `device` holds its block device open. The page list has no end, so it is long
+        // enough for any region, and it lives as long as `self`.
+        unsafe { self.submit(WRITE, mem(), region()) }
+    }
+
+    /// Submits a request and waits for it.
+    ///
+    /// # Safety
+    ///
+    /// `region.bdev` must be open, and `mem` must describe memory as large as the region that is
+    /// valid, and for a read exclusive, for the duration of the call.
+    unsafe fn submit(
+        &self,
+        opf: bindings::blk_opf_t,
+        mem: ffi::dm_io_memory,
+        mut region: ffi::dm_io_region,
+    ) -> Result {
+        let mut request = ffi::dm_io_request {
+            bi_opf: opf,
+            mem,
+            notify: ffi::dm_io_notify {
+                fn_: None,
+                context: ptr::null_mut(),
+            },
+            client: self.as_ptr(),
+        };
+        // SAFETY: The caller vouches for the region and the memory. Without a notify function the
+        // call returns when the I/O is done, so the locals live long enough.
+        to_result(unsafe {
+            ffi::dm_io(
+                &mut request,
+                1,
+                &mut region,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                // `IOPRIO_DEFAULT`: that of the submitting task.
+                0,
+            )
+        })
+    }
+}
+
+impl Drop for IoClient {
+    fn drop(&mut self) {
+        // SAFETY: By the type's invariant the client is live, and nobody uses it any more: every
+        // call borrows `self` until its I/O is done.
+        unsafe { ffi::dm_io_client_destroy(self.client.as_ptr()) }
+    }
+}
+
+/// An endless list of one page of zeroes.
+///
+/// # Invariants
+///
+/// `list.page` is `page`, which is zeroed and never written, and `list.next` is `list` itself.
+#[pin_data]
+struct ZeroPages {
+    page: Page,
+    #[pin]
+    list: Opaque<ffi::page_list>,
+}
+
+impl ZeroPages {
+    fn new() -> Result<Pin<KBox<Self>>> {
+        let page = Page::alloc_page(GFP_KERNEL | __GFP_ZERO)?;
+        let raw = page.as_ptr();
+        KBox::pin_init(
+            pin_init!(Self {
+                page,
+                // INVARIANT: The page was allocated zeroed, and the list leads back to itself.
+                list <- Opaque::ffi_init(|slot: *mut ffi::page_list| {
+                    // SAFETY: `slot` is valid for writes.
+                    unsafe { slot.write(ffi::page_list { next: slot, page: raw }) }
+                }),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn as_ptr(&self) -> *mut ffi::page_list {
+        self.list.get()
+    }
+}

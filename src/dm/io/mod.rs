@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! dm-io: reads and writes of a device's metadata.
+//!
+//! An [`IoClient`] owns the pools that I/O is made from, so that writing metadata cannot wait for
+//! memory that only written metadata would free. Data goes through an [`IoBuffer`], memory that
+//! dm-io can address. [`ReadAhead`] keeps many reads in flight and hands their data out in order.
+//!
+//! C header: `include/linux/dm-io.h`.
+
+mod buffer;
+mod client;
+mod read_ahead;
+
+pub(crate) use buffer::IoBuffer;
+pub(crate) use client::IoClient;
+pub(crate) use read_ahead::ReadAhead;

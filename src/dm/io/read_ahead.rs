@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Reading many places of a device in order, with a deep queue.
+
+use super::{IoBuffer, IoClient};
+use crate::dm::{ffi, Device};
+use core::ptr;
+use kernel::{
+    bindings,
+    error::to_result,
+    ffi::{c_ulong, c_void},
+    prelude::*,
+    types::Opaque,
+};
+
+/// Reads places of equal size, given one after another, and hands out their data in that order.
+///
+/// The number of reads in flight starts at one and doubles as reading goes on, up to a limit: a
+/// reader that stops early has read little in vain, and one that goes on soon has the queue full.
+/// Memory grows with it.
+///
+/// Sleeps; dropping it waits for the reads that are in flight.
+pub(crate) struct ReadAhead<'a> {
+    client: &'a IoClient,
+    device: &'a Device,
+    /// Bytes of a place.
+    bytes: usize,
+    /// A ring of reads. A slot is made when it is first needed.
+    slots: KVec<Option<Pin<KBox<Slot>>>>,
+    /// The slot of the oldest read in flight, or of the next to start if there is none.
+    oldest: usize,
+    /// Reads in flight, at most as many as there are slots.
+    in_flight: usize,
+}
+
+impl<'a> ReadAhead<'a> {
+    /// Prepares to read places of `bytes`, a multiple of the device's logical block, from
+    /// `device`, at most `depth` (at least 1) at a time.
+    pub(crate) fn new(
+        client: &'a IoClient,
+        device: &'a Device,
+        bytes: usize,
+        depth: usize,
+    ) -> Result<Self> {
+        let mut slots = KVec::with_capacity(depth, GFP_KERNEL)?;
+        for _ in 0..depth {
+            slots.push(None, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            client,
+            device,
+            bytes,
+            slots,
+            oldest: 0,
+            in_flight: 0,
+        })
+    }
+
+    /// Reads at the sectors that `places` yields, and passes the data of each to `visit`, until
+    /// that returns false or there are no more.
+    pub(crate) fn read_each<E: From<Error>>(
+        mut self,
+        mut places: impl Iterator<Item = u64>,
+        mut visit: impl FnMut(&[u8]) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let mut wanted = 1;
+        loop {
+            while self.in_flight < wanted {
+                let Some(sector) = places.next() else { break };
+                self.start(sector)?;
+            }
+            if self.in_flight == 0 {
+                return Ok(());
+            }
+            if !visit(self.wait()?)? {
+                return Ok(());
+            }
+            wanted = (wanted * 2).min(self.slots.len());
+        }
+    }
+
+    /// The slot `n` places after `oldest` in the ring.
+    fn slot(&mut self, n: usize) -> Result<&mut Option<Pin<KBox<Slot>>>> {
+        let index = self.oldest + n;
+        let wrapped = index.checked_sub(self.slots.len()).unwrap_or(index);
+        self.slots.get_mut(wrapped).ok_or(EINVAL)
+    }
+
+    /// Starts a read in the next slot, which must not be in flight.
+    fn start(&mut self, sector: u64) -> Result {
+        let (client, device, bytes) = (self.client, self.device, self.bytes);
+        let slot = self.slot(self.in_flight)?;
+        let slot = match slot {
+            Some(slot) => slot,
+            None => slot.insert(Slot::new(bytes)?),
+        };
+        slot.as_ref().start(client, device.bdev(), sector)?;
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// Waits for the oldest read in flight and returns its data.
+    fn wait(&mut self) -> Result<&[u8]> {
+        let oldest = self.oldest;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.oldest = if oldest + 1 < self.slots.len() {
+            oldest + 1
+        } else {
+            0
+        };
+        let slot = self.slots.get(oldest).and_then(Option::as_ref);
+        let slot = slot.ok_or(EINVAL)?;
+        slot.wait()?;
+        Ok(&slot.buffer)
+    }
+}
+
+impl Drop for ReadAhead<'_> {
+    fn drop(&mut self) {
+        while self.in_flight > 0 {
+            // What came of a read that nobody wants any more does not matter.
+            let _ = self.wait();
+        }
+    }
+}
+
+/// A read and its memory.
+///
+/// # Invariants
+///
+/// Between [`Slot::start`] and [`Slot::wait`] dm-io writes `buffer` and `error`, and nobody reads
+/// them.
+#[pin_data]
+struct Slot {
+    buffer: IoBuffer,
+    /// The bits of the regions that failed.
+    #[pin]
+    error: Opaque<c_ulong>,
+    /// Counts the reads that are over and were not waited for yet: none or one.
+    #[pin]
+    over: Opaque<bindings::completion>,
+}
+
+impl Slot {
+    fn new(bytes: usize) -> Result<Pin<KBox<Self>>> {
+        let buffer = IoBuffer::new(bytes)?;
+        KBox::pin_init(
+            pin_init!(Self {
+                buffer,
+                error: Opaque::new(0),
+                // SAFETY: `slot` is valid for writes.
+                over <- Opaque::ffi_init(|slot| unsafe { bindings::init_completion(slot) }),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Starts to read `buffer` from `sector`. Every call that succeeds must be followed by one of
+    /// [`Slot::wait`] before the next, and before the slot is dropped: [`ReadAhead`] sees to it.
+    fn start(
+        self: Pin<&Self>,
+        client: &IoClient,
+        bdev: *mut bindings::block_device,
+        sector: u64,
+    ) -> Result {
+        let mut request = ffi::dm_io_request {
+            bi_opf: super::client::READ,
+            mem: ffi::dm_io_memory {
+                type_: ffi::DM_IO_VMA,
+                offset: 0,
+                ptr: self.buffer.at(&(0..self.buffer.len())),
+            },
+            notify: ffi::dm_io_notify {
+                fn_: Some(Self::notify),
+                context: ptr::from_ref(self.get_ref()).cast_mut().cast(),
+            },
+            client: client.as_ptr(),
+        };
+        let mut region = ffi::dm_io_region {
+            bdev,
+            sector,
+            count: (self.buffer.len() >> super::client::SECTOR_SHIFT) as u64,
+        };
+        // SAFETY: dm-io copies what it needs of `request` and `region` before it returns. The
+        // buffer and the slot are pinned in memory that `ReadAhead` frees only when the read was
+        // waited for, and it keeps the device and the client borrowed for as long.
+        to_result(unsafe {
+            ffi::dm_io(
+                &mut request,
+                1,
+                &mut region,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                0,
+            )
+        })
+    }
+
+    /// Called by dm-io when the read is over, in any context.
+    ///
+    /// # Safety
+    ///
+    /// `context` must be the slot that passed itself to dm-io in [`Slot::start`], which lives
+    /// until it saw the read complete.
+    unsafe extern "C" fn notify(error: c_ulong, unsup: c_ulong, context: *mut c_void) {
+        let slot = context.cast::<Self>();
+        // SAFETY: The slot is live until `complete` below, and by its invariant nobody else looks
+        // at `error` now. `complete` does not touch the slot after it let the waiter go.
+        unsafe {
+            *Opaque::cast_into(&raw const (*slot).error) = error | unsup;
+            bindings::complete(Opaque::cast_into(&raw const (*slot).over));
+        }
+    }
+
+    /// Waits for the read that [`Slot::start`] started.
+    fn wait(&self) -> Result {
+        // SAFETY: The completion was initialised by `new`. When the wait is over so is the read,
+        // and `error` is ours.
+        let error = unsafe {
+            bindings::wait_for_completion_io(self.over.get());
+            *self.error.get()
+        };
+        if error == 0 {
+            Ok(())
+        } else {
+            Err(EIO)
+        }
+    }
+}
