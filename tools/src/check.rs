@@ -5,7 +5,7 @@
 use crate::cow::{Cow, Layout};
 use crate::duplicates::Duplicates;
 use crate::error::{Error, Result};
-use crate::format::{Exception, Fault, Geometry, Header, Place, RecordCheck};
+use crate::format::{check_alone, Exception, Fault, Geometry, Header, Place};
 use crate::run::Runs;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -105,6 +105,7 @@ pub fn fault_name(fault: &Fault) -> &'static str {
         Fault::Magic(_) => "magic",
         Fault::Version(_) => "version",
         Fault::ChunkSize(..) => "chunk-size",
+        Fault::TableChunkSize(..) => "table-chunk-size",
         Fault::CowTooSmall { .. } => "cow-too-small",
         Fault::AreaBeyondDevice { .. } => "area-beyond-device",
         Fault::NewIsMetadata(..) => "new-is-metadata",
@@ -178,12 +179,27 @@ impl Checked {
     }
 }
 
-/// Checks the header only.
-pub fn check_header(cow: &Cow) -> Checked {
+/// Checks the header only; `table_sectors` is the chunk size that the table would ask for if there
+/// is no snapshot yet, in sectors, 0 for the default.
+pub fn check_header(cow: &Cow, table_sectors: u32) -> Checked {
     let layout = match cow.layout() {
         Ok(Some(layout)) => layout,
-        Ok(None) => return Checked::new(Verdict::New),
-        Err(fault) => return Checked::refused(fault),
+        Ok(None) => {
+            return match cow.new_snapshot(table_sectors) {
+                Ok(_) => Checked::new(Verdict::New),
+                Err(fault) => Checked::refused(fault),
+            };
+        }
+        Err(fault) => {
+            let mut checked = Checked::refused(fault);
+            let header = Header::read(cow.header_bytes());
+            let is_invalid = matches!(header, Ok(Some(header)) if !header.valid);
+            // The kernel does not lay out an invalid snapshot.
+            if is_invalid && matches!(fault, Fault::CowTooSmall { .. }) {
+                checked.verdict = Verdict::Invalid;
+            }
+            return checked;
+        }
     };
     let mut checked = Checked::new(if layout.header.valid {
         Verdict::Loads
@@ -201,9 +217,9 @@ pub fn check_header(cow: &Cow) -> Checked {
 /// Checks everything that can be known without reading data.
 ///
 /// The records are walked once as the kernel does. Only a fault makes a second walk, which looks
-/// for all of them, and only duplicates make more.
-pub fn check(cow: &Cow) -> Result<Checked> {
-    let mut checked = check_header(cow);
+/// for all of them, and only duplicates make more. For `table_sectors` see [`check_header`].
+pub fn check(cow: &Cow, table_sectors: u32) -> Result<Checked> {
+    let mut checked = check_header(cow, table_sectors);
     let Some(Layout { geometry, .. }) = checked.layout else {
         return Ok(checked);
     };
@@ -265,7 +281,7 @@ fn find_faults(
     checked: &mut Checked,
     old_chunks: &mut Duplicates,
 ) -> Result<()> {
-    let alone = |e| RecordCheck::<crate::cow::Growable<_>>::check_alone(geometry, 0, e).is_ok();
+    let alone = |e| check_alone(geometry, 0, e).is_ok();
     let new_chunk = |e: Exception| alone(e).then_some(e.new);
     let mut new_chunks = Duplicates::new();
     let mut runs = Runs::default();
@@ -273,7 +289,7 @@ fn find_faults(
     let ended = cow.records(*geometry, |record, e| {
         checked.records = record + 1;
         checked.runs += u64::from(runs.push(e).is_some());
-        match RecordCheck::<crate::cow::Growable<_>>::check_alone(geometry, record, e) {
+        match check_alone(geometry, record, e) {
             Ok(()) => new_chunks.give(e.new),
             Err(fault) => checked.fault(fault),
         }

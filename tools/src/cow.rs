@@ -140,6 +140,19 @@ impl Cow {
         )
     }
 
+    /// Whether the kernel could begin a new snapshot with chunks of `table_sectors` sectors, as the
+    /// table says, or of the default where it says 0.
+    pub fn new_snapshot(&self, table_sectors: u32) -> std::result::Result<Geometry, Fault> {
+        let block = self.device.block();
+        let sectors = match table_sectors {
+            0 => ChunkSize::DEFAULT_SECTORS.max(block / SECTOR_BYTES),
+            sectors => sectors,
+        };
+        let chunk = ChunkSize::for_devices(sectors, block, self.origin.block)
+            .map_err(|fault| Fault::TableChunkSize(sectors, fault))?;
+        Geometry::new(chunk, self.device.sectors(), self.origin.sectors)
+    }
+
     /// What the header means, where nothing can be done without a snapshot.
     pub fn snapshot(&self) -> Result<Layout> {
         match self.layout() {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// Bytes read and written at once.
 const BUFFER_BYTES: u64 = 1 << 20;
 /// Buffers between the reader and the writer.
-const BUFFERS: usize = 4;
+const BUFFERS: usize = 32;
 /// Zeros in blocks of this many bytes become holes.
 const HOLE_BYTES: usize = 64 * 1024;
 

@@ -17,10 +17,10 @@
 //! to have it looked at.
 
 use crate::buffer::{is_zero, AlignedBuf};
-use crate::cow::{byte_range, Cow, Growable, Origin};
+use crate::cow::{byte_range, Cow, Origin};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::format::{ChunkSize, Exception, Fault, Geometry, Place, RecordCheck, SECTOR_BYTES};
+use crate::format::{check_alone, ChunkSize, Exception, Fault, Geometry, Place, SECTOR_BYTES};
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::restore::AreaWriter;
@@ -167,7 +167,7 @@ impl Plan {
                 continue;
             }
             for (record, e) in (first..).zip(Exception::records(&buf)) {
-                let check = RecordCheck::<Growable<_>>::check_alone(&geometry, record, e);
+                let check = check_alone(&geometry, record, e);
                 match check {
                     _ if e.is_empty() && (e.old == 0 || !ended) => ended = true,
                     _ if ended && !past_end => {
@@ -411,7 +411,7 @@ fn first_window_score(cow: &Cow, geometry: &Geometry) -> u64 {
     let mut last = 1;
     let mut score = 0;
     for e in Exception::records(&buf) {
-        let alone = RecordCheck::<Growable<_>>::check_alone(geometry, 0, e);
+        let alone = check_alone(geometry, 0, e);
         if alone.is_err() || e.new <= last || e.new > 2 * (score + 2) {
             break;
         }

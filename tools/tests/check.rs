@@ -48,10 +48,20 @@ fn tells_new_and_invalid_from_valid() {
     std::fs::write(&cow, [0; 65536]).unwrap();
     assert_eq!(verdict(&cow), "new");
 
+    // Too small for two chunks of the default size, but not for smaller ones.
+    std::fs::write(&cow, [0; 16384]).unwrap();
+    assert_eq!(verdict(&cow), "refused");
+    ok(tool("check").arg("--chunk-size=8").arg(&cow));
+    fails(tool("check").arg("--chunk-size=9").arg(&cow), "table: chunk size 9");
+
     let mut image = Image::of(8, &[1, 2, 3]);
     image.valid = 0;
     image.write_cow(&cow);
     assert_eq!(verdict(&cow), "invalid");
+    // An invalid snapshot is not even laid out.
+    patch(&cow, 12, &(1_u32 << 21).to_le_bytes());
+    assert_eq!(verdict(&cow), "invalid");
+    patch(&cow, 12, &8_u32.to_le_bytes());
     let ran = run(tool("check").arg(&cow));
     assert!(ran.stdout.contains("as invalid"), "{ran:?}");
 }

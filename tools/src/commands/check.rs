@@ -22,6 +22,11 @@ pub struct Check {
     #[command(flatten)]
     origin: OriginArgs,
 
+    /// The chunk size that the table would ask for, in sectors of 512 bytes, 0 for the default; it
+    /// only matters where there is no snapshot yet
+    #[arg(long, value_name = "SECTORS", default_value_t = 0)]
+    chunk_size: u32,
+
     /// Only check the header
     #[arg(long)]
     header_only: bool,
@@ -67,9 +72,9 @@ EXAMPLES
     fn run(self, report: &Report) -> Result<bool> {
         let cow = Cow::open(&self.input, Access::Read, self.origin.origin()?)?;
         let checked = if self.header_only {
-            check_header(&cow)
+            check_header(&cow, self.chunk_size)
         } else {
-            check(&cow)?
+            check(&cow, self.chunk_size)?
         };
         if self.json {
             println!("{:#}", to_json(&cow, &checked));
