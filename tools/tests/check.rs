@@ -52,7 +52,10 @@ fn tells_new_and_invalid_from_valid() {
     std::fs::write(&cow, [0; 16384]).unwrap();
     assert_eq!(verdict(&cow), "refused");
     ok(tool("check").arg("--chunk-size=8").arg(&cow));
-    fails(tool("check").arg("--chunk-size=9").arg(&cow), "table: chunk size 9");
+    fails(
+        tool("check").arg("--chunk-size=9").arg(&cow),
+        "table: chunk size 9",
+    );
 
     let mut image = Image::of(8, &[1, 2, 3]);
     image.valid = 0;
