@@ -1,28 +1,53 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Placeholder: the module says hello.
+//! Device-mapper's persistent exception store.
+//!
+//! The metadata of snapshots that survive a reboot: which chunk of the origin was copied where on
+//! the copy-on-write device. Tables ask for it as `P` or `persistent`.
 
-use kernel::prelude::*;
+use core::borrow::Borrow;
+use dm::exception_store::Registration;
+use kernel::{c_str, prelude::*};
+use store::Persistent;
+
+mod dm;
+// Public for the tools and the host's tests, which compile these files too.
+pub mod format;
+mod store;
 
 module! {
-    type: Hello,
+    type: DmSnapPersistent,
     name: "dm_snap_persistent",
-    authors: ["The dm-snap-persistent authors"],
+    authors: ["The dm-snap-persistent developers"],
     description: "device-mapper persistent exception store",
-    license: "GPL v2",
+    license: "GPL",
+    alias: ["dm-exstore-persistent", "dm-exstore-P"],
+    params: {
+        takeover: u8 {
+            default: 1,
+            description: "Take the names over from dm-snapshot's own store (0: only if they are free)",
+        },
+    },
 }
 
-struct Hello;
-
-impl kernel::Module for Hello {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        pr_info!("hello\n");
-        Ok(Hello)
-    }
+#[pin_data]
+struct DmSnapPersistent {
+    #[pin]
+    persistent: Registration<Persistent>,
+    // Tables are made with this name only, and a table can take hold of a module that is still
+    // being initialised: so it comes last, when nothing can fail any more.
+    #[pin]
+    compat: Registration<Persistent>,
 }
 
-impl Drop for Hello {
-    fn drop(&mut self) {
-        pr_info!("bye\n");
+impl kernel::InPlaceModule for DmSnapPersistent {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // A value in newer kernels, a reference to it in older ones.
+        let takeover: u8 = *module_parameters::takeover.value().borrow();
+        let takeover = takeover != 0;
+        try_pin_init!(Self {
+            persistent <- Registration::new(c_str!("persistent"), module, takeover),
+            compat <- Registration::new(c_str!("P"), module, takeover),
+        })
     }
 }

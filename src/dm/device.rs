@@ -3,8 +3,9 @@
 //! The devices of a table.
 
 use super::ffi;
+use core::fmt;
 use core::ptr::addr_of;
-use kernel::{bindings, fmt, fs::File, prelude::*, sync::aref::ARef, types::Opaque};
+use kernel::{bindings, fs::File, sync::aref::ARef, types::Opaque};
 
 /// A device that a table opened.
 ///

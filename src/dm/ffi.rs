@@ -129,9 +129,8 @@ pub(super) struct dm_exception_store_type {
             callback_context: *mut c_void,
         ) -> c_int,
     >,
-    pub(super) prepare_exception: Option<
-        unsafe extern "C" fn(store: *mut dm_exception_store, e: *mut dm_exception) -> c_int,
-    >,
+    pub(super) prepare_exception:
+        Option<unsafe extern "C" fn(store: *mut dm_exception_store, e: *mut dm_exception) -> c_int>,
     pub(super) commit_exception: Option<
         unsafe extern "C" fn(
             store: *mut dm_exception_store,
@@ -175,6 +174,8 @@ pub(super) const STATUSTYPE_TABLE: c_uint = 1;
 /// `STATUSTYPE_IMA` of `status_type_t`.
 pub(super) const STATUSTYPE_IMA: c_uint = 2;
 
+// Pointers to structures of the kernel, of which some are empty in this configuration.
+#[allow(improper_ctypes)]
 extern "C" {
     pub(super) fn dm_io_client_create() -> *mut dm_io_client;
     pub(super) fn dm_io_client_destroy(client: *mut dm_io_client);

@@ -2,7 +2,7 @@
 
 //! Log messages in device-mapper's style: `device-mapper: persistent snapshot: …`.
 
-use kernel::fmt;
+use core::fmt;
 use kernel::print::{call_printk, format_strings};
 
 const PREFIX: &[u8] = b"device-mapper: persistent snapshot\0";
@@ -25,24 +25,24 @@ pub(crate) fn info(args: fmt::Arguments<'_>) {
     unsafe { call_printk(&format_strings::INFO, PREFIX, args) }
 }
 
-/// `DMERR` with the arguments of [`kernel::fmt!`]; ends the line.
+/// `DMERR` with the arguments of `format_args!`; ends the line.
 macro_rules! dm_err {
     ($f:literal $($rest:tt)*) => {
-        $crate::dm::message::error(kernel::prelude::fmt!(concat!($f, "\n") $($rest)*))
+        $crate::dm::message::error(core::format_args!(concat!($f, "\n") $($rest)*))
     };
 }
 
-/// `DMWARN` with the arguments of [`kernel::fmt!`]; ends the line.
+/// `DMWARN` with the arguments of `format_args!`; ends the line.
 macro_rules! dm_warn {
     ($f:literal $($rest:tt)*) => {
-        $crate::dm::message::warn(kernel::prelude::fmt!(concat!($f, "\n") $($rest)*))
+        $crate::dm::message::warn(core::format_args!(concat!($f, "\n") $($rest)*))
     };
 }
 
-/// `DMINFO` with the arguments of [`kernel::fmt!`]; ends the line.
+/// `DMINFO` with the arguments of `format_args!`; ends the line.
 macro_rules! dm_info {
     ($f:literal $($rest:tt)*) => {
-        $crate::dm::message::info(kernel::prelude::fmt!(concat!($f, "\n") $($rest)*))
+        $crate::dm::message::info(core::format_args!(concat!($f, "\n") $($rest)*))
     };
 }
 

@@ -4,6 +4,25 @@
 
 use super::{Exception, Fault, Geometry, List};
 
+/// Checks record number `record` alone: are both its chunks on their devices, and is the new
+/// one no metadata?
+pub fn check_alone(geometry: &Geometry, record: u64, e: Exception) -> Result<(), Fault> {
+    let place = || geometry.place(record);
+    if e.is_empty() {
+        return Err(Fault::Missing(place()));
+    }
+    if e.new >= geometry.cow_chunks() {
+        return Err(Fault::NewBeyondDevice(place(), e.new));
+    }
+    if geometry.is_metadata(e.new) {
+        return Err(Fault::NewIsMetadata(place(), e.new));
+    }
+    if e.old >= geometry.origin_chunks() {
+        return Err(Fault::OldBeyondOrigin(place(), e.old));
+    }
+    Ok(())
+}
+
 /// Checks records one by one, in the order they stand on disk.
 ///
 /// # What finding duplicates costs
@@ -36,29 +55,10 @@ impl<L: List<(u64, u64)>> RecordCheck<L> {
         }
     }
 
-    /// Checks record number `record` alone: are both its chunks on their devices, and is the new
-    /// one no metadata?
-    pub fn check_alone(geometry: &Geometry, record: u64, e: Exception) -> Result<(), Fault> {
-        let place = || geometry.place(record);
-        if e.is_empty() {
-            return Err(Fault::Missing(place()));
-        }
-        if e.new >= geometry.cow_chunks() {
-            return Err(Fault::NewBeyondDevice(place(), e.new));
-        }
-        if geometry.is_metadata(e.new) {
-            return Err(Fault::NewIsMetadata(place(), e.new));
-        }
-        if e.old >= geometry.origin_chunks() {
-            return Err(Fault::OldBeyondOrigin(place(), e.old));
-        }
-        Ok(())
-    }
-
     /// Checks record number `record`, alone and, as far as that can be said now, against the
     /// earlier ones.
     pub fn check(&mut self, record: u64, e: Exception) -> Result<(), Fault> {
-        Self::check_alone(&self.geometry, record, e)?;
+        check_alone(&self.geometry, record, e)?;
         if e.new < self.next_new {
             self.late.try_push((e.new, record))?;
             return Ok(());
@@ -78,7 +78,7 @@ impl<L: List<(u64, u64)>> RecordCheck<L> {
     /// Completes the check: no new chunk is used twice.
     pub fn finish(&mut self) -> Result<(), Fault> {
         let late = self.late.as_mut_slice();
-        late.sort_unstable();
+        heap_sort(late);
         let mut gaps = self.gaps.as_mut_slice().iter();
         let mut gap = gaps.next();
         let mut previous = None;
@@ -93,5 +93,35 @@ impl<L: List<(u64, u64)>> RecordCheck<L> {
             previous = Some(new);
         }
         Ok(())
+    }
+}
+
+/// Sorts without recursion and without memory, whatever the values.
+fn heap_sort(values: &mut [(u64, u64)]) {
+    for root in (0..values.len() / 2).rev() {
+        sift_down(values, root);
+    }
+    for end in (1..values.len()).rev() {
+        values.swap(0, end);
+        sift_down(&mut values[..end], 0);
+    }
+}
+
+/// Lets the value at `root` sink to its place in the heap below it.
+fn sift_down(heap: &mut [(u64, u64)], mut root: usize) {
+    loop {
+        let left = 2 * root + 1;
+        let Some(&(mut larger)) = heap.get(left) else {
+            return;
+        };
+        let mut child = left;
+        if let Some(&right) = heap.get(left + 1).filter(|right| **right > larger) {
+            (child, larger) = (left + 1, right);
+        }
+        if heap[root] >= larger {
+            return;
+        }
+        heap.swap(root, child);
+        root = child;
     }
 }

@@ -68,7 +68,8 @@ impl ChunkSize {
 
     /// The size in bytes, at most 1 GiB.
     pub const fn bytes(self) -> u32 {
-        self.0 * SECTOR_BYTES
+        // Cannot overflow, by the type's invariant.
+        self.0.wrapping_mul(SECTOR_BYTES)
     }
 
     /// The binary logarithm of the number of sectors.

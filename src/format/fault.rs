@@ -16,6 +16,8 @@ pub enum Fault {
     Version(u32),
     /// The header's chunk size, in sectors, cannot be used.
     ChunkSize(u32, ChunkSizeFault),
+    /// The chunk size of the table, or the default where it names none, in sectors, cannot be used.
+    TableChunkSize(u32, ChunkSizeFault),
     /// The COW device is too small for a header and an area.
     CowTooSmall {
         /// Sectors in a chunk.
@@ -64,6 +66,10 @@ impl fmt::Display for Fault {
             Self::ChunkSize(sectors, fault) => write!(
                 f,
                 "header: chunk size {sectors} sectors at byte 12 cannot be used: {fault}"
+            ),
+            Self::TableChunkSize(sectors, fault) => write!(
+                f,
+                "table: chunk size {sectors} sectors cannot be used: {fault}"
             ),
             Self::CowTooSmall {
                 chunk_sectors,

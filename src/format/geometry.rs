@@ -4,6 +4,7 @@
 
 use super::{ChunkSize, Exception, Fault, SECTOR_BYTES};
 use core::fmt;
+use core::num::NonZeroU64;
 
 /// A run of sectors on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +66,7 @@ impl Geometry {
     ///
     /// A COW device ends with its last whole chunk; an origin's last chunk may be a part of one.
     pub fn new(chunk: ChunkSize, cow_sectors: u64, origin_sectors: u64) -> Result<Self, Fault> {
-        let sectors = u64::from(chunk.sectors());
-        // A device's bytes fit an i64 in the kernel; a hostile image's caller may claim more.
-        let max_sectors = u64::MAX / u64::from(SECTOR_BYTES);
-        let cow_chunks = (cow_sectors.min(max_sectors) / sectors).min(Self::MAX_CHUNKS);
+        let cow_chunks = Self::whole_chunks(chunk, cow_sectors);
         if cow_chunks < Self::MIN_COW_CHUNKS {
             return Err(Fault::CowTooSmall {
                 chunk_sectors: chunk.sectors(),
@@ -79,8 +77,25 @@ impl Geometry {
         Ok(Self {
             chunk,
             cow_chunks,
-            origin_chunks: origin_sectors.div_ceil(sectors),
+            origin_chunks: origin_sectors.div_ceil(u64::from(chunk.sectors())),
         })
+    }
+
+    /// The same layout on a COW device that is `cow_sectors` large now.
+    ///
+    /// One that shrank below two chunks has no room for data, and is taken to have two.
+    pub fn resized(&self, cow_sectors: u64) -> Self {
+        Self {
+            cow_chunks: Self::whole_chunks(self.chunk, cow_sectors).max(Self::MIN_COW_CHUNKS),
+            ..*self
+        }
+    }
+
+    /// Whole chunks in `cow_sectors`, as far as they can be numbered and addressed.
+    fn whole_chunks(chunk: ChunkSize, cow_sectors: u64) -> u64 {
+        // A device's bytes fit an i64 in the kernel; a hostile image's caller may claim more.
+        let max_sectors = u64::MAX / u64::from(SECTOR_BYTES);
+        (cow_sectors.min(max_sectors) >> chunk.shift()).min(Self::MAX_CHUNKS)
     }
 
     /// The chunk size.
@@ -98,35 +113,35 @@ impl Geometry {
         self.origin_chunks
     }
 
-    /// Records in an area, and data chunks between an area and the next.
+    /// Records in an area, and data chunks between an area and the next: a power of two.
     pub const fn exceptions_per_area(&self) -> u32 {
         self.chunk.bytes() / Exception::BYTES as u32
     }
 
     /// Chunks from one area to the next.
-    const fn stride(&self) -> u64 {
-        self.exceptions_per_area() as u64 + 1
+    const fn stride(&self) -> NonZeroU64 {
+        NonZeroU64::MIN.saturating_add(self.exceptions_per_area() as u64)
     }
 
     /// The chunk of metadata area `area`; `None` where the COW device has no such chunk.
     pub fn area_chunk(&self, area: u64) -> Option<u64> {
-        area.checked_mul(self.stride())?
+        area.checked_mul(self.stride().get())?
             .checked_add(1)
             .filter(|chunk| *chunk < self.cow_chunks)
     }
 
     /// How many metadata areas fit the COW device: at least one.
-    pub const fn areas(&self) -> u64 {
+    pub fn areas(&self) -> u64 {
         (self.cow_chunks - 2) / self.stride() + 1
     }
 
     /// Whether `chunk` holds metadata: the header or an area.
-    pub const fn is_metadata(&self, chunk: u64) -> bool {
+    pub fn is_metadata(&self, chunk: u64) -> bool {
         chunk == 0 || chunk % self.stride() == 1
     }
 
     /// `chunk` itself, or the next one where `chunk` is an area's.
-    pub const fn skip_metadata(&self, chunk: u64) -> u64 {
+    pub fn skip_metadata(&self, chunk: u64) -> u64 {
         if self.is_metadata(chunk) {
             chunk + 1
         } else {
@@ -139,7 +154,7 @@ impl Geometry {
     /// The last chunk before an area that the device has no room for stays unused: the record
     /// that fills an area needs the next area to end the list in. The C store hands it out and
     /// then loses the snapshot when the next area cannot be wiped.
-    pub const fn can_hold_data(&self, chunk: u64) -> bool {
+    pub fn can_hold_data(&self, chunk: u64) -> bool {
         chunk < self.cow_chunks
             && !self.is_metadata(chunk)
             && (chunk + 1 < self.cow_chunks || !self.is_metadata(chunk + 1))
@@ -147,14 +162,20 @@ impl Geometry {
 
     /// The area of record number `record`, counted from the start of the list.
     pub const fn area_of(&self, record: u64) -> u64 {
-        record / self.exceptions_per_area() as u64
+        record >> self.exceptions_per_area().trailing_zeros()
+    }
+
+    /// Which record of its area record number `record` is, from 0.
+    pub const fn index_in_area(&self, record: u64) -> u32 {
+        // CAST: Less than the records of an area.
+        (record & (self.exceptions_per_area() as u64 - 1)) as u32
     }
 
     /// The place of record number `record`; its byte saturates for a record beyond any device.
     pub const fn place(&self, record: u64) -> Place {
         let area = self.area_of(record);
-        let index = (record % self.exceptions_per_area() as u64) as u32;
-        let chunk = area.saturating_mul(self.stride()).saturating_add(1);
+        let index = self.index_in_area(record);
+        let chunk = area.saturating_mul(self.stride().get()).saturating_add(1);
         Place {
             area,
             index,
@@ -164,16 +185,16 @@ impl Geometry {
         }
     }
 
-    /// `count` chunks from `chunk` on, in sectors.
+    /// `count` chunks from `chunk` on, in sectors. All of them must lie on the COW device.
     pub const fn chunks(&self, chunk: u64, count: u64) -> Extent {
-        let sectors = self.chunk.sectors() as u64;
         Extent {
-            sector: chunk * sectors,
-            sectors: count * sectors,
+            sector: chunk << self.chunk.shift(),
+            sectors: count << self.chunk.shift(),
         }
     }
 
-    /// Bytes of a window: a chunk's, or [`Self::MAX_WINDOW_BYTES`] if that is less.
+    /// Bytes of a window: a chunk's, or [`Self::MAX_WINDOW_BYTES`] if that is less. A power of
+    /// two.
     pub const fn window_bytes(&self) -> u32 {
         if self.chunk.bytes() < Self::MAX_WINDOW_BYTES {
             self.chunk.bytes()
@@ -182,24 +203,42 @@ impl Geometry {
         }
     }
 
-    /// Records in a window.
+    /// Records in a window, a power of two.
     pub const fn records_per_window(&self) -> u32 {
         self.window_bytes() / Exception::BYTES as u32
     }
 
-    /// Windows in an area.
+    /// Windows in an area, a power of two.
     pub const fn windows_per_area(&self) -> u32 {
-        self.chunk.bytes() / self.window_bytes()
+        self.chunk.bytes() >> self.window_bytes().trailing_zeros()
     }
 
-    /// Where window `window`, counted over all areas, lies; `None` where its area is beyond the
-    /// end of the COW device.
+    /// The window of record number `record`, counted over all areas.
+    pub const fn window_of(&self, record: u64) -> u64 {
+        record >> self.records_per_window().trailing_zeros()
+    }
+
+    /// The first record of window `window`, which holds one that could be on a device.
+    pub const fn first_record(&self, window: u64) -> u64 {
+        window << self.records_per_window().trailing_zeros()
+    }
+
+    /// The area of window `window`.
+    pub const fn area_of_window(&self, window: u64) -> u64 {
+        window >> self.windows_per_area().trailing_zeros()
+    }
+
+    /// Which window of its area window `window` is, from 0.
+    pub const fn index_of_window(&self, window: u64) -> u64 {
+        window & (self.windows_per_area() as u64 - 1)
+    }
+
+    /// Where window `window` lies; `None` where its area is beyond the end of the COW device.
     pub fn window(&self, window: u64) -> Option<Extent> {
-        let per_area = u64::from(self.windows_per_area());
+        let area = self.chunks(self.area_chunk(self.area_of_window(window))?, 1);
         let sectors = u64::from(self.window_bytes() / SECTOR_BYTES);
-        let area = self.chunks(self.area_chunk(window / per_area)?, 1);
         Some(Extent {
-            sector: area.sector + window % per_area * sectors,
+            sector: area.sector + self.index_of_window(window) * sectors,
             sectors,
         })
     }

@@ -39,7 +39,7 @@ mod header;
 mod list;
 mod walk;
 
-pub use check::RecordCheck;
+pub use check::{check_alone, RecordCheck};
 pub use chunk_size::{ChunkSize, ChunkSizeFault};
 pub use exception::Exception;
 pub use fault::Fault;

@@ -49,8 +49,13 @@ impl<L: List<(u64, u64)>> Walk<L> {
     /// The number of the window to feed next; `None` when the whole area that the list ends in was
     /// seen.
     pub fn next_window(&self) -> Option<u64> {
-        let area_seen = self.window % u64::from(self.geometry.windows_per_area()) == 0;
+        let area_seen = self.geometry.index_of_window(self.window) == 0;
         (self.records.is_none() || !area_seen).then_some(self.window)
+    }
+
+    /// The number of records in the list, once its end was seen.
+    pub fn records(&self) -> Option<u64> {
+        self.records
     }
 
     /// Takes the content of window [`Walk::next_window`] and calls `visit` for each record in it.
@@ -61,7 +66,7 @@ impl<L: List<(u64, u64)>> Walk<L> {
     ) -> Result<(), WalkError<E>> {
         let mut rest = window;
         if self.records.is_none() {
-            let first = self.window * u64::from(self.geometry.records_per_window());
+            let first = self.geometry.first_record(self.window);
             for (record, e) in (first..).zip(Exception::records(window)) {
                 if e.is_empty() {
                     self.records = Some(record);
@@ -85,7 +90,7 @@ impl<L: List<(u64, u64)>> Walk<L> {
     pub fn finish(mut self) -> Result<Walked, Fault> {
         let Some(records) = self.records else {
             return Err(Fault::AreaBeyondDevice {
-                area: self.window / u64::from(self.geometry.windows_per_area()),
+                area: self.geometry.area_of_window(self.window),
                 cow_chunks: self.geometry.cow_chunks(),
             });
         };

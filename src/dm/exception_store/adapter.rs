@@ -101,10 +101,12 @@ impl<T: ExceptionStore> Adapter<T> {
                 // call.
                 Some(unsafe { CStr::from_char_ptr(options) })
             };
+            // SAFETY: By the safety requirements.
+            let devices = unsafe { Self::devices(store) };
             let NewStore {
                 store: new,
                 userspace_supports_overflow,
-            } = T::new(options)?;
+            } = T::new(devices, options)?;
             // SAFETY: By the safety requirements, `store` is live, and nobody else has it yet.
             unsafe {
                 (*store).context = new.into_foreign();

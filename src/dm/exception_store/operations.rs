@@ -77,7 +77,7 @@ pub(crate) trait ExceptionStore: Sized + Send + Sync + 'static {
     ///
     /// `options` is what follows the type's letter in the table line, `None` if nothing does. An
     /// unknown option is an error, and the store logs which. May sleep.
-    fn new(options: Option<&CStr>) -> Result<NewStore<Self>>;
+    fn new(devices: Devices<'_>, options: Option<&CStr>) -> Result<NewStore<Self>>;
 
     /// Reads the metadata from the COW device, or writes that of an empty snapshot to a new one,
     /// and reports each exception to `add`, whose error is to be passed on.

@@ -59,11 +59,11 @@ impl<T: ExceptionStore> Registration<T> {
                     if let Some(foreign) = &displaced {
                         foreign.register();
                     }
-                    dm_err!("cannot register exception store type \"{}\": {:?}", name, e);
+                    dm_err!("cannot register exception store type {:?}: {:?}", name, e);
                     return Err(e);
                 }
                 if displaced.is_some() {
-                    dm_info!("took exception store type \"{}\" over from dm-snapshot", name);
+                    dm_info!("took exception store type {:?} over from dm-snapshot", name);
                 }
             },
             _store: PhantomData,

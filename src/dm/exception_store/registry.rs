@@ -88,7 +88,10 @@ impl ForeignType {
         // `unregister` took it out.
         let result = to_result(unsafe { ffi::dm_exception_store_type_register(self.0) });
         if let Err(e) = result {
-            dm_err!("cannot give an exception store type back to dm-snapshot: {:?}", e);
+            dm_err!(
+                "cannot give an exception store type back to dm-snapshot: {:?}",
+                e
+            );
         }
     }
 }

@@ -17,36 +17,13 @@ use kernel::{
 /// Sectors are 512 bytes, whatever the device's blocks are.
 pub(super) const SECTOR_SHIFT: u32 = 9;
 
-/// What a write promises when it returns.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// The device has the data, perhaps in a volatile cache.
-    Cached,
-    /// The data is on stable storage (`REQ_FUA`).
-    Durable,
-    /// So is the data, and so was everything that had completed before this write began
-    /// (`REQ_PREFLUSH | REQ_FUA`).
-    DurableAfterAll,
-}
-
-impl Durability {
-    const fn flags(self) -> bindings::blk_opf_t {
-        match self {
-            Self::Cached => 0,
-            Self::Durable => 1 << bindings::req_flag_bits___REQ_FUA,
-            Self::DurableAfterAll => {
-                1 << bindings::req_flag_bits___REQ_FUA
-                    | 1 << bindings::req_flag_bits___REQ_PREFLUSH
-            }
-        }
-    }
-}
-
 /// All of this is metadata: schedulers and `blktrace` want to know.
 const REQ_META: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_META;
 pub(super) const READ: bindings::blk_opf_t = bindings::req_op_REQ_OP_READ | REQ_META;
 const WRITE: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE | REQ_META;
 const WRITE_ZEROES: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE_ZEROES | REQ_META;
+const FUA: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_FUA;
+const PREFLUSH: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 
 /// A dm-io client.
 ///
@@ -94,16 +71,28 @@ impl IoClient {
     }
 
     /// Writes the `bytes` of `buffer`, whose bounds are multiples of the device's logical block,
-    /// from `sector` on. Sleeps.
+    /// from `sector` on; they are on stable storage when it returns (`REQ_FUA`). Sleeps.
     pub(crate) fn write(
         &self,
         device: &Device,
         sector: u64,
         buffer: &IoBuffer,
         bytes: Range<usize>,
-        durability: Durability,
     ) -> Result {
-        let opf = WRITE | durability.flags();
+        // SAFETY: The borrow of `buffer` outlasts the call, which is synchronous and only reads.
+        unsafe { self.transfer(device.bdev(), WRITE | FUA, sector, buffer, bytes) }
+    }
+
+    /// Like [`Self::write`], and everything that had completed before is on stable storage before
+    /// this is written (`REQ_PREFLUSH`). Sleeps.
+    pub(crate) fn flush_and_write(
+        &self,
+        device: &Device,
+        sector: u64,
+        buffer: &IoBuffer,
+        bytes: Range<usize>,
+    ) -> Result {
+        let opf = WRITE | PREFLUSH | FUA;
         // SAFETY: The borrow of `buffer` outlasts the call, which is synchronous and only reads.
         unsafe { self.transfer(device.bdev(), opf, sector, buffer, bytes) }
     }
@@ -136,7 +125,13 @@ impl IoClient {
 
     /// Makes `sectors` from `sector` on read as zeroes: by `WRITE_ZEROES` where the device offers
     /// it, else by writing zeroes. They may remain in a volatile cache. Sleeps.
-    pub(crate) fn zero(&self, device: &HeldDevice, sector: u64, sectors: u64, offload: bool) -> Result {
+    pub(crate) fn zero(
+        &self,
+        device: &HeldDevice,
+        sector: u64,
+        sectors: u64,
+        offload: bool,
+    ) -> Result {
         let region = || ffi::dm_io_region {
             bdev: device.bdev(),
             sector,

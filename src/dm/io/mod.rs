@@ -13,5 +13,5 @@ mod client;
 mod read_ahead;
 
 pub(crate) use buffer::IoBuffer;
-pub(crate) use client::{Durability, IoClient};
+pub(crate) use client::IoClient;
 pub(crate) use read_ahead::ReadAhead;

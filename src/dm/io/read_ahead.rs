@@ -25,12 +25,12 @@ pub(crate) struct ReadAhead<'a> {
     device: &'a Device,
     /// Bytes of a place.
     bytes: usize,
-    /// Read number `n` uses slot `n % slots.len()`, made when it is first needed.
+    /// A ring of reads. A slot is made when it is first needed.
     slots: KVec<Option<Pin<KBox<Slot>>>>,
-    /// The number of reads started so far.
-    started: usize,
-    /// The number of reads waited for so far.
-    done: usize,
+    /// The slot of the oldest read in flight, or of the next to start if there is none.
+    oldest: usize,
+    /// Reads in flight, at most as many as there are slots.
+    in_flight: usize,
 }
 
 impl<'a> ReadAhead<'a> {
@@ -51,8 +51,8 @@ impl<'a> ReadAhead<'a> {
             device,
             bytes,
             slots,
-            started: 0,
-            done: 0,
+            oldest: 0,
+            in_flight: 0,
         })
     }
 
@@ -65,11 +65,11 @@ impl<'a> ReadAhead<'a> {
     ) -> Result<(), E> {
         let mut wanted = 1;
         loop {
-            while self.started - self.done < wanted {
+            while self.in_flight < wanted {
                 let Some(sector) = places.next() else { break };
                 self.start(sector)?;
             }
-            if self.started == self.done {
+            if self.in_flight == 0 {
                 return Ok(());
             }
             if !visit(self.wait()?)? {
@@ -79,26 +79,37 @@ impl<'a> ReadAhead<'a> {
         }
     }
 
+    /// The slot `n` places after `oldest` in the ring.
+    fn slot(&mut self, n: usize) -> Result<&mut Option<Pin<KBox<Slot>>>> {
+        let index = self.oldest + n;
+        let wrapped = index.checked_sub(self.slots.len()).unwrap_or(index);
+        self.slots.get_mut(wrapped).ok_or(EINVAL)
+    }
+
     /// Starts a read in the next slot, which must not be in flight.
     fn start(&mut self, sector: u64) -> Result {
-        let index = self.started % self.slots.len();
-        let slot = &mut self.slots[index];
-        if slot.is_none() {
-            *slot = Some(Slot::new(self.bytes)?);
-        }
-        if let Some(slot) = slot {
-            slot.as_ref()
-                .start(self.client, self.device.bdev(), sector)?;
-            self.started += 1;
-        }
+        let (client, device, bytes) = (self.client, self.device, self.bytes);
+        let slot = self.slot(self.in_flight)?;
+        let slot = match slot {
+            Some(slot) => slot,
+            None => slot.insert(Slot::new(bytes)?),
+        };
+        slot.as_ref().start(client, device.bdev(), sector)?;
+        self.in_flight += 1;
         Ok(())
     }
 
     /// Waits for the oldest read in flight and returns its data.
     fn wait(&mut self) -> Result<&[u8]> {
-        let index = self.done % self.slots.len();
-        self.done += 1;
-        let slot = self.slots[index].as_ref().ok_or(EIO)?;
+        let oldest = self.oldest;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.oldest = if oldest + 1 < self.slots.len() {
+            oldest + 1
+        } else {
+            0
+        };
+        let slot = self.slots.get(oldest).and_then(Option::as_ref);
+        let slot = slot.ok_or(EINVAL)?;
         slot.wait()?;
         Ok(&slot.buffer)
     }
@@ -106,7 +117,7 @@ impl<'a> ReadAhead<'a> {
 
 impl Drop for ReadAhead<'_> {
     fn drop(&mut self) {
-        while self.done < self.started {
+        while self.in_flight > 0 {
             // What came of a read that nobody wants any more does not matter.
             let _ = self.wait();
         }

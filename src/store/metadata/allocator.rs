@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Which chunk of the COW device is next.
+
+use crate::format::Geometry;
+
+/// Hands out the chunks of a COW device in ascending order, and counts those whose commit is
+/// outstanding.
+pub struct Allocator {
+    geometry: Geometry,
+    /// The next chunk to hand out. It never goes back: after a merge that was called off, lower
+    /// chunks may still be in use, since holes make the list shorter than its chunks reach.
+    next: u64,
+    /// Chunks handed out and not yet committed.
+    pending: u64,
+    /// Records in the list.
+    records: u64,
+    /// Whether records were merged away, so that `next` says nothing about how full the COW is.
+    merged: bool,
+    /// Whether the snapshot was dropped.
+    dropped: bool,
+}
+
+impl Allocator {
+    /// For a list of `records` above which `next` is the first free chunk.
+    pub fn new(geometry: Geometry, next: u64, records: u64) -> Self {
+        Self {
+            geometry,
+            next,
+            pending: 0,
+            records,
+            merged: false,
+            dropped: false,
+        }
+    }
+
+    /// The layout of the COW device.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Hands out a chunk of a COW device that is `cow_sectors` large now; `None` if none is left.
+    pub fn allocate(&mut self, cow_sectors: u64) -> Option<u64> {
+        let chunk = self.next;
+        if self.dropped || !self.geometry.resized(cow_sectors).can_hold_data(chunk) {
+            return None;
+        }
+        self.next = self.geometry.skip_metadata(chunk + 1);
+        self.pending += 1;
+        Some(chunk)
+    }
+
+    /// Notes that a chunk handed out is being committed; returns whether none is left that will
+    /// be.
+    pub fn commit(&mut self) -> bool {
+        self.pending = self.pending.saturating_sub(1);
+        self.pending == 0
+    }
+
+    /// Notes that the snapshot was dropped: nothing is handed out any more, and what was handed out
+    /// is not to be recorded.
+    pub fn drop_snapshot(&mut self) {
+        self.dropped = true;
+    }
+
+    /// Whether the snapshot was dropped.
+    pub fn is_dropped(&self) -> bool {
+        self.dropped
+    }
+
+    /// Notes the number of records in the list after a commit.
+    pub fn set_records(&mut self, records: u64) {
+        self.records = records;
+    }
+
+    /// Notes the number of records in the list after some were merged away.
+    pub fn set_merged(&mut self, records: u64) {
+        self.records = records;
+        self.merged = true;
+    }
+
+    /// Chunks in use, metadata included.
+    ///
+    /// During a merge this is what it would be had all been committed in the order of their
+    /// chunks. LVM takes a merge for finished when it equals [`Self::metadata_chunks`], which is
+    /// so only when no record is left.
+    pub fn allocated_chunks(&self) -> u64 {
+        if self.merged {
+            self.metadata_chunks() + self.records
+        } else {
+            self.next
+        }
+    }
+
+    /// Chunks in use for the header and for areas.
+    pub fn metadata_chunks(&self) -> u64 {
+        // The header, the area that the list ends in, and all before it.
+        self.geometry.area_of(self.records) + 2
+    }
+}

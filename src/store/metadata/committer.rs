@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! When to write records, and what to tell those who wait for them.
+
+use super::{Disk, RecordList};
+use crate::format::Exception;
+use core::ops::DerefMut;
+
+/// Gathers exceptions and writes their records together.
+///
+/// While copies are under way, the exceptions that are done already wait for them, so that one
+/// flush serves all. Who waits is the caller's to remember: what is returned holds for everybody
+/// since the last outcome.
+pub struct Committer<B> {
+    list: RecordList<B>,
+    valid: bool,
+}
+
+impl<B: DerefMut<Target = [u8]>> Committer<B> {
+    /// Adds to `list`, whose snapshot is valid.
+    pub fn new(list: RecordList<B>) -> Self {
+        Self { list, valid: true }
+    }
+
+    /// The list of records.
+    pub fn list(&mut self) -> &mut RecordList<B> {
+        &mut self.list
+    }
+
+    /// Adds an exception that was copied, unless `copied` is false.
+    ///
+    /// Returns the outcome for this exception and all that wait with it: true if their records are
+    /// on stable storage, false if they never will be. `None` if they go on waiting, which
+    /// happens only if `may_wait`.
+    ///
+    /// Once anything went wrong, every outcome is false.
+    pub fn commit(
+        &mut self,
+        disk: &impl Disk<Buffer = B>,
+        exception: Exception,
+        copied: bool,
+        may_wait: bool,
+    ) -> Option<bool> {
+        self.valid = self.valid && copied && self.list.push(disk, exception).is_ok();
+        if self.valid && may_wait && !self.list.must_write() {
+            return None;
+        }
+        self.valid = self.valid && self.list.write_out(disk).is_ok();
+        Some(self.valid)
+    }
+}

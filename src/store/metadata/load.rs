@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Reading the metadata when a snapshot is activated.
+
+use super::{disk::Error, Disk, RecordList};
+use crate::format::{
+    ChunkSize, Exception, Fault, Geometry, Header, List, Walk, WalkError, SECTOR_BYTES,
+};
+
+/// What of a device decides what may lie on it.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceInfo {
+    /// Its size in sectors.
+    pub sectors: u64,
+    /// Its logical block in bytes.
+    pub logical_block: u32,
+    /// Its physical block in bytes.
+    pub physical_block: u32,
+}
+
+/// What [`load`] found.
+pub enum Loaded<B> {
+    /// A snapshot that may be used, perhaps a new one.
+    Valid {
+        /// Where things lie.
+        geometry: Geometry,
+        /// The records.
+        list: RecordList<B>,
+        /// The first chunk above all that the records use.
+        next: u64,
+    },
+    /// A snapshot that was dropped.
+    Invalid(ChunkSize),
+}
+
+/// Reads the header and all records from the COW device, or writes those of a new snapshot, and
+/// reports each exception to `add`.
+///
+/// `table_chunk` is the chunk size that the table asks for, in sectors, 0 for none; that of the
+/// header overrides it. `L` is what the check for duplicates remembers chunks in.
+pub fn load<D: Disk, L: List<(u64, u64)>>(
+    disk: &D,
+    cow: DeviceInfo,
+    origin: DeviceInfo,
+    table_chunk: u32,
+    add: impl FnMut(Exception) -> Result<(), D::Error>,
+) -> Result<Loaded<D::Buffer>, Error<D::Error>> {
+    let chunk_size =
+        |sectors| ChunkSize::for_devices(sectors, cow.logical_block, origin.logical_block);
+    let header = read_header(disk, cow)?;
+    let chunk = match header {
+        Some(header) => chunk_size(header.chunk_sectors)
+            .map_err(|fault| Fault::ChunkSize(header.chunk_sectors, fault)),
+        None => {
+            let default = ChunkSize::DEFAULT_SECTORS.max(cow.logical_block / SECTOR_BYTES);
+            let sectors = if table_chunk == 0 {
+                default
+            } else {
+                table_chunk
+            };
+            chunk_size(sectors).map_err(|fault| Fault::TableChunkSize(sectors, fault))
+        }
+    }
+    .map_err(Error::Fault)?;
+    if header.is_some_and(|header| !header.valid) {
+        return Ok(Loaded::Invalid(chunk));
+    }
+    let geometry = Geometry::new(chunk, cow.sectors, origin.sectors).map_err(Error::Fault)?;
+    let unit = cow.physical_block.max(cow.logical_block) as usize;
+    let mut list = RecordList::new(disk, geometry, unit).map_err(no_memory)?;
+    let next = if header.is_some() {
+        walk::<D, L>(disk, geometry, &mut list, add)?
+    } else {
+        // The area first: a header alone would bring whatever is there to life.
+        disk.zero(geometry.chunks(1, 1)).map_err(Error::Io)?;
+        disk.write_header(Header {
+            valid: true,
+            chunk_sectors: chunk.sectors(),
+        })
+        .map_err(Error::Io)?;
+        Geometry::FIRST_DATA_CHUNK
+    };
+    Ok(Loaded::Valid {
+        geometry,
+        list,
+        next,
+    })
+}
+
+fn no_memory<E>(_: crate::format::NoMemory) -> Error<E> {
+    Error::Fault(Fault::NoMemory)
+}
+
+fn read_header<D: Disk>(disk: &D, cow: DeviceInfo) -> Result<Option<Header>, Error<D::Error>> {
+    let bytes = cow.logical_block.max(SECTOR_BYTES) as usize;
+    let mut buffer = disk.buffer(bytes).map_err(no_memory)?;
+    disk.read(0, &mut buffer, 0..bytes).map_err(Error::Io)?;
+    Header::read(&core::array::from_fn(|i| buffer[i])).map_err(Error::Fault)
+}
+
+/// Walks all records into `list`; returns the first chunk above all that they use.
+fn walk<D: Disk, L: List<(u64, u64)>>(
+    disk: &D,
+    geometry: Geometry,
+    list: &mut RecordList<D::Buffer>,
+    mut add: impl FnMut(Exception) -> Result<(), D::Error>,
+) -> Result<u64, Error<D::Error>> {
+    let mut walk = Walk::<L>::new(geometry);
+    let places = (0..).map_while(|window| geometry.window(window).map(|extent| extent.sector));
+    disk.read_each(geometry.window_bytes() as usize, places, |bytes| {
+        let ended = walk.records().is_some();
+        walk.feed(bytes, &mut add).map_err(|e| match e {
+            WalkError::Fault(fault) => Error::Fault(fault),
+            WalkError::Visit(e) => Error::Io(e),
+        })?;
+        if let Some(records) = walk.records().filter(|_| !ended) {
+            list.found(records, bytes);
+        }
+        Ok::<_, Error<D::Error>>(walk.next_window().is_some())
+    })?;
+    let walked = walk.finish().map_err(Error::Fault)?;
+    if walked.stale {
+        list.set_stale();
+    }
+    Ok(walked.next_new)
+}
