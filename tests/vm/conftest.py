@@ -146,18 +146,22 @@ def devices():
 
 
 @pytest.fixture
-def origin(disk):
+def mapped(disk, devices):
+    """mapped(name, bytes) makes a Mapped: a disk behind a table that can fail or be slow."""
+    return lambda name, size: disks.Mapped(disk(size), devices(name))
+
+
+@pytest.fixture
+def origin(disk, devices):
     """origin(bytes) makes an origin with random content: a Volume, with that content as `content`."""
     made = []
 
-    def make(size, block=512, content=None, name="origin", device=None):
-        target = device or disk(size, block)
+    def make(size, block=512, name="origin", target=None):
+        target = target or disk(size, block)
+        content = os.urandom(size)
+        target.write(0, content)
         made.append(volume.Volume(target, name))
-        made[-1].content = os.urandom(size) if content is None else content
-        if device is None:
-            target.write(0, made[-1].content)
-        else:
-            disks.write(target.path, 0, made[-1].content)
+        made[-1].content = content
         return made[-1].activate()
 
     yield make
@@ -168,8 +172,8 @@ def origin(disk):
 @pytest.fixture
 def snapshot(origin, disk):
     """snapshot(...) makes an origin and one snapshot of it."""
-    def make(origin_bytes, cow_bytes, chunk=8, options="P", cow=None):
-        one = origin(origin_bytes)
+    def make(origin_bytes, cow_bytes, chunk=8, options="P", cow=None, target=None):
+        one = origin(origin_bytes, target=target)
         return one, one.snapshot(cow or disk(cow_bytes), chunk, options)
     return make
 

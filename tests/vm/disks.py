@@ -6,10 +6,14 @@ import mmap
 import os
 import struct
 
+import dm
+
 DIRECTORY = "/dev/shm/disks"
 LOOP_CONFIGURE, LOOP_CLR_FD, LOOP_GET_FREE = 0x4c0a, 0x4c01, 0x4c82
 BLKGETSIZE64, BLKFLSBUF = 0x80081272, 0x1261
 IO_BYTES = 1 << 20
+# a table is swapped without waiting for I/O that waits for something else: it is held and goes to the new one
+MEND = dm.SKIP_LOCKFS | dm.NOFLUSH
 
 _buffers = {}
 
@@ -116,3 +120,38 @@ class Disk:
         fcntl.ioctl(self.fd, LOOP_CLR_FD, 0)
         os.close(self.fd)
         os.unlink(self.file)
+
+
+class Mapped:
+    """A disk behind a table of device-mapper's."""
+
+    def __init__(self, disk, device):
+        self.disk, self.device = disk, device
+        self.size, self.sectors = disk.size, disk.sectors
+        self.read, self.write = disk.read, disk.write
+        device.load(self.linear())
+        device.resume()
+        self.path, self.number = device.path, None
+
+    def linear(self):
+        return [(0, self.sectors, "linear", f"{self.disk.path} 0")]
+
+    def mend(self):
+        self.device.reload(self.linear(), flags=MEND)
+
+    def fail(self, first=0, sectors=None, target="error"):
+        """Fails what reads or writes these sectors; target "flakey" fails writes only."""
+        sectors = self.sectors - first if sectors is None else sectors
+        end = first + sectors
+        table = []
+        if first:
+            table.append((0, first, "linear", f"{self.disk.path} 0"))
+        arguments = "" if target == "error" else f"{self.disk.path} {first} 0 3600 1 error_writes"
+        table.append((first, sectors, target, arguments))
+        if end < self.sectors:
+            table.append((end, self.sectors - end, "linear", f"{self.disk.path} {end}"))
+        self.device.reload(table, flags=MEND)
+
+    def delay(self, read_ms=0, write_ms=0):
+        self.device.reload([(0, self.sectors, "delay",
+                             f"{self.disk.path} 0 {read_ms} {self.disk.path} 0 {write_ms}")], flags=MEND)

@@ -13,12 +13,12 @@ import pytest
 CHUNK = 8
 BYTES = CHUNK * 512
 CHUNKS = 6400
-SCATTERED, SEQUENTIAL = 1700, 3600
+SCATTERED, SEQUENTIAL = 1200, 3900
 
 
-def prepare(snapshot, writer, chunks=CHUNKS, scattered=SCATTERED, sequential=SEQUENTIAL, seed=3):
+def prepare(snapshot, writer, chunks=CHUNKS, scattered=SCATTERED, sequential=SEQUENTIAL, seed=3, target=None):
     """An origin and a snapshot that differ in scattered chunks and in long runs; and the snapshot's content."""
-    volume, snap = snapshot(chunks * BYTES, (chunks + 64) * BYTES, CHUNK)
+    volume, snap = snapshot(chunks * BYTES, (chunks + 64) * BYTES, CHUNK, cow=target)
     rng = random.Random(seed)
     aio = writer(64, 512)
     runs = range(chunks - sequential, chunks)
@@ -53,11 +53,14 @@ def finish(volume, snap, content):
     volume.snapshots.clear()
 
 
-def test_merge_of_more_than_5000_chunks_interrupted_again_and_again(snapshot, writer):
-    volume, snap, content = prepare(snapshot, writer)
+def test_merge_of_more_than_5000_chunks_interrupted_again_and_again(snapshot, mapped, writer):
+    device = mapped("cow", (CHUNKS + 64) * BYTES)
+    volume, snap, content = prepare(snapshot, writer, target=device)
     total = snap.usage()[0]
     assert total > 5000 * CHUNK
     volume.drop(snap)
+    # slow enough to be met in the middle
+    device.delay(read_ms=1)
     volume.merge(snap)
     assert volume.device.table()[0][2] == "snapshot-merge"
     left = total
