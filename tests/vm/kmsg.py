@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's log, from a moment on."""
+
+import os
+import re
+
+COMPLAINT = re.compile(r"BUG:|WARNING: |Oops|Call Trace:|blocked for more than|rust_kernel: panicked|UBSAN|KASAN")
+
+
+class Log:
+    """What the kernel says from now on."""
+
+    def __init__(self):
+        self.fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.fd, 0, os.SEEK_END)
+        self.seen = []
+
+    def lines(self):
+        """All lines since this was made."""
+        while True:
+            try:
+                record = os.read(self.fd, 8192)
+            except BlockingIOError:
+                return self.seen
+            except BrokenPipeError:
+                # overwritten before it was read: go on with the oldest there is
+                self.seen.append("(lines were lost)")
+                continue
+            self.seen.append(record.decode(errors="replace").split("\n")[0].split(";", 1)[1])
+
+    def matching(self, pattern):
+        return [line for line in self.lines() if re.search(pattern, line)]
+
+    def complaints(self):
+        return [line for line in self.lines() if COMPLAINT.search(line)]
+
+    def close(self):
+        os.close(self.fd)

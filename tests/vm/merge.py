@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What tests of a merge share."""
+
+import time
+
+import dm
+
+DEADLINE = 240
+
+
+def state(volume):
+    """(allocated, metadata) sectors of the merge."""
+    allocated, _, metadata = volume.device.usage()
+    return allocated, metadata
+
+
+def _wait(volume, reached):
+    deadline = time.monotonic() + DEADLINE
+    while not reached(*state(volume)):
+        assert time.monotonic() < deadline, f"the merge stands at {volume.device.status()}"
+        time.sleep(0.002)
+
+
+def wait_below(volume, sectors):
+    """Until fewer than `sectors` are allocated."""
+    _wait(volume, lambda allocated, metadata: allocated < sectors)
+
+
+def wait_done(volume):
+    """Until all is merged, as userspace sees it: nothing but metadata is allocated."""
+    _wait(volume, lambda allocated, metadata: allocated == metadata)
+
+
+def activate(volume, snapshot):
+    """What LVM does at activation while a merge is not finished: the origin is the merge."""
+    snapshot.target = "snapshot-merge"
+    volume.device = dm.Device(volume.name, snapshot.line())

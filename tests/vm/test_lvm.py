@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""LVM on top: what administrators do with snapshots all works, and LVM understands what the store reports."""
+
+import hashlib
+import os
+import re
+import subprocess
+
+import module
+import pytest
+
+DISKS = {"one": "192M", "two": "192M"}
+MIB = 1 << 20
+TARGET = "/tmp/mounted"
+
+
+def run(*words):
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def lvs(volume, *fields):
+    return run("lvs", "--noheadings", "--separator", "|", "-o", ",".join(fields), volume).strip().split("|")
+
+
+@pytest.fixture
+def vg():
+    pair = os.environ["DISK_ONE"], os.environ["DISK_TWO"]
+    run("vgcreate", "-y", "vg", *pair)
+    yield "vg"
+    subprocess.run(["umount", "-q", TARGET])
+    run("vgchange", "-an", "vg")
+    run("vgremove", "-ff", "-y", "vg")
+    for path in pair:
+        run("wipefs", "-a", "-q", path)
+
+
+def noise(path, megabytes):
+    with open(path, "wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(MIB))
+        os.fsync(file.fileno())
+
+
+def digest(path):
+    """Of a device, around the page cache, or of a file."""
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def random_volume(name, megabytes):
+    """A logical volume with random content; its digest."""
+    run("lvcreate", "-y", "-q", "-an", "-Zn", "-L", f"{megabytes}M", "-n", name, "vg")
+    run("lvchange", "-ay", f"vg/{name}")
+    noise(f"/dev/vg/{name}", megabytes)
+    return digest(f"/dev/vg/{name}")
+
+
+def overwrite(path, megabytes, at=0):
+    with open(path, "r+b") as file:
+        file.seek(at * MIB)
+        for _ in range(megabytes):
+            file.write(os.urandom(MIB))
+        os.fsync(file.fileno())
+
+
+def test_snapshot_of_a_mounted_file_system(vg):
+    run("lvcreate", "-y", "-q", "-L", "48M", "-n", "data", vg)
+    run("mkfs.ext4", "-q", "/dev/vg/data")
+    os.makedirs(TARGET, exist_ok=True)
+    run("mount", "/dev/vg/data", TARGET)
+    for n in range(4):
+        noise(f"{TARGET}/file{n}", 2)
+    before = {n: digest(f"{TARGET}/file{n}") for n in range(4)}
+    run("lvcreate", "-y", "-q", "-s", "-L", "32M", "-n", "snap", "vg/data")
+    if module.loaded():
+        assert module.refcount() == 1, "the snapshot is not ours"
+    for n in range(4):
+        noise(f"{TARGET}/file{n}", 2)
+    os.unlink(f"{TARGET}/file0")
+    after = {n: digest(f"{TARGET}/file{n}") for n in range(1, 4)}
+    run("umount", TARGET)
+
+    attr, origin, percent = lvs("vg/snap", "lv_attr", "origin", "snap_percent")
+    assert attr.startswith("swi-a-s") and origin == "data"
+    assert 10 < float(percent.replace(",", ".")) < 100
+    run("fsck.ext4", "-f", "-y", "-n", "/dev/vg/data")
+    run("mount", "/dev/vg/snap", TARGET)
+    assert {n: digest(f"{TARGET}/file{n}") for n in range(4)} == before
+    run("umount", TARGET)
+    run("mount", "/dev/vg/data", TARGET)
+    assert {n: digest(f"{TARGET}/file{n}") for n in range(1, 4)} == after
+    assert not os.path.exists(f"{TARGET}/file0")
+    run("umount", TARGET)
+
+
+def test_dmsetup_shows_what_lvm_made(vg):
+    random_volume("data", 8)
+    run("lvcreate", "-y", "-q", "-s", "-c", "16k", "-L", "16M", "-n", "snap", "vg/data")
+    overwrite("/dev/vg/data", 1)
+    table = run("dmsetup", "table", "vg-snap")
+    # LVM asks for P or PO, as it was built
+    assert re.fullmatch(r"0 16384 snapshot \d+:\d+ \d+:\d+ PO? 32\n", table), table
+    assert re.fullmatch(r"0 16384 snapshot 2112/32768 64\n", run("dmsetup", "status", "vg-snap")), "64 chunks and two"
+
+
+def test_deactivation_and_activation(vg):
+    before = random_volume("data", 8)
+    run("lvcreate", "-y", "-q", "-s", "-L", "16M", "-n", "snap", "vg/data")
+    overwrite("/dev/vg/data", 4)
+    after = digest("/dev/vg/data")
+    percent = lvs("vg/snap", "snap_percent")
+    for _ in range(2):
+        run("vgchange", "-an", vg)
+        run("vgchange", "-ay", vg)
+        assert digest("/dev/vg/snap") == before
+        assert digest("/dev/vg/data") == after
+        assert lvs("vg/snap", "snap_percent") == percent
+
+
+def test_overflow_shows_in_lvs_and_leaves_the_origin_alone(vg):
+    random_volume("data", 16)
+    run("lvcreate", "-y", "-q", "-s", "-L", "4M", "-n", "snap", "vg/data")
+    overwrite("/dev/vg/data", 12)
+    after = digest("/dev/vg/data")
+    attr, percent = lvs("vg/snap", "lv_attr", "snap_percent")
+    assert attr.startswith("swi-I-s") and float(percent) == 100
+    run("vgchange", "-an", vg)
+    run("vgchange", "-ay", vg)
+    assert lvs("vg/snap", "lv_attr")[0].startswith("swi-I-s")
+    assert digest("/dev/vg/data") == after
+    overwrite("/dev/vg/data", 4)
+    run("lvremove", "-y", "-q", "vg/snap")
+    assert lvs("vg/data", "lv_attr")[0].startswith("-wi-a-")
+
+
+def test_extending_an_active_snapshot_makes_room(vg):
+    before = random_volume("data", 16)
+    run("lvcreate", "-y", "-q", "-s", "-L", "4M", "-n", "snap", "vg/data")
+    overwrite("/dev/vg/data", 3)
+    used = float(lvs("vg/snap", "snap_percent")[0])
+    run("lvextend", "-q", "-L", "24M", "vg/snap")
+    assert float(lvs("vg/snap", "snap_percent")[0]) < used / 4
+    # far more than there was room for before
+    overwrite("/dev/vg/data", 13, at=3)
+    assert digest("/dev/vg/snap") == before
+    run("vgchange", "-an", vg)
+    run("vgchange", "-ay", vg)
+    assert digest("/dev/vg/snap") == before
+
+
+def test_merge_brings_the_old_content_back(vg):
+    before = random_volume("data", 16)
+    run("lvcreate", "-y", "-q", "-s", "-L", "24M", "-n", "snap", "vg/data")
+    overwrite("/dev/vg/data", 10, at=2)
+    assert digest("/dev/vg/data") != before
+    run("lvconvert", "-q", "-y", "--merge", "-i", "1", "vg/snap")
+    assert digest("/dev/vg/data") == before
+    assert run("lvs", "--noheadings", "-o", "lv_name", vg).split() == ["data"]
+    assert lvs("vg/data", "lv_attr")[0].startswith("-wi-a-")
+    run("vgchange", "-an", vg)
+    run("vgchange", "-ay", vg)
+    assert digest("/dev/vg/data") == before
+
+
+def test_merge_waits_for_the_next_activation_of_an_origin_in_use(vg):
+    before = random_volume("data", 8)
+    run("lvcreate", "-y", "-q", "-s", "-L", "16M", "-n", "snap", "vg/data")
+    overwrite("/dev/vg/data", 6)
+    with open("/dev/vg/data", "rb"):
+        run("lvconvert", "-y", "--merge", "vg/snap")
+        assert lvs("vg/data", "lv_attr")[0].startswith("Owi-")
+    run("vgchange", "-an", vg)
+    run("vgchange", "-ay", "--poll", "n", vg)
+    # the origin is the snapshot at once
+    assert digest("/dev/vg/data") == before
+    run("lvchange", "--poll", "y", "vg/data")
+    for _ in range(600):
+        if "snap" not in run("lvs", "-a", "--noheadings", "-o", "lv_name", vg):
+            break
+    assert run("lvs", "-a", "--noheadings", "-o", "lv_name", vg).split() == ["data"]
+    assert digest("/dev/vg/data") == before
+
+
+def test_two_snapshots_of_one_origin(vg):
+    first = random_volume("data", 8)
+    run("lvcreate", "-y", "-q", "-s", "-c", "4k", "-L", "16M", "-n", "one", "vg/data")
+    overwrite("/dev/vg/data", 2)
+    second = digest("/dev/vg/data")
+    run("lvcreate", "-y", "-q", "-s", "-c", "512k", "-L", "16M", "-n", "two", "vg/data")
+    overwrite("/dev/vg/data", 4, at=1)
+    assert digest("/dev/vg/one") == first
+    assert digest("/dev/vg/two") == second
+    run("lvremove", "-y", "-q", "vg/one")
+    assert digest("/dev/vg/two") == second

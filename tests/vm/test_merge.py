@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A snapshot is merged back: the origin ends with the snapshot's content, reads as that from the first moment, also when
+the merge is interrupted, and dmsetup status ends as userspace waits for it."""
+
+import random
+import time
+
+import cow
+import disks
+import merge
+import pytest
+
+CHUNK = 8
+BYTES = CHUNK * 512
+CHUNKS = 6400
+SCATTERED, SEQUENTIAL = 1200, 3900
+
+
+def prepare(snapshot, writer, chunks=CHUNKS, scattered=SCATTERED, sequential=SEQUENTIAL, seed=3, target=None):
+    """An origin and a snapshot that differ in scattered chunks and in long runs; and the snapshot's content."""
+    volume, snap = snapshot(chunks * BYTES, (chunks + 64) * BYTES, CHUNK, cow=target)
+    rng = random.Random(seed)
+    aio = writer(64, 512)
+    runs = range(chunks - sequential, chunks)
+    spots = rng.sample(range(chunks - sequential), scattered)
+    # runs and spots by turns, so that the records are a mixture
+    olds = []
+    for n in range(0, max(len(runs), len(spots)), 128):
+        olds += list(runs[n:n + 128]) + spots[n:n + 128]
+    content = bytearray(volume.content)
+    for start in range(0, len(olds), 64):
+        batch = []
+        for old in olds[start:start + 64]:
+            if old % 5 == 0:
+                # the snapshot is written as well, so that it is not just what the origin was
+                batch.append((snap.path, old * BYTES + 512, b"\x33" * 512))
+                content[old * BYTES + 512:old * BYTES + 1024] = b"\x33" * 512
+            else:
+                batch.append((volume.path, old * BYTES, b"\x11" * 512))
+        assert aio.write(batch) == [512] * len(batch)
+    aio.release()
+    assert len(set(olds)) == scattered + sequential
+    return volume, snap, content
+
+
+def finish(volume, snap, content):
+    merge.wait_done(volume)
+    assert disks.first_difference(disks.read(volume.path), content) is None
+    volume.deactivate()
+    assert disks.first_difference(snap.origin.read(), content) is None, "the origin itself"
+    assert cow.Cow(snap.cow.read()).check() == []
+    # the merged snapshot is gone, and the origin is an origin again
+    volume.snapshots.clear()
+
+
+def test_merge_of_more_than_5000_chunks_interrupted_again_and_again(snapshot, mapped, writer):
+    device = mapped("cow", (CHUNKS + 64) * BYTES)
+    volume, snap, content = prepare(snapshot, writer, target=device)
+    total = snap.usage()[0]
+    assert total > 5000 * CHUNK
+    volume.drop(snap)
+    # slow enough to be met in the middle
+    device.delay(read_ms=1)
+    volume.merge(snap)
+    assert volume.device.table()[0][2] == "snapshot-merge"
+    left = total
+    for part in (0.95, 0.8, 0.6, 0.35, 0.1):
+        merge.wait_below(volume, total * part)
+        volume.device.remove()
+        volume.device = None
+        found = cow.Cow(snap.cow.read())
+        remaining = len(found.check())
+        assert 0 < remaining < left, "not interrupted in the middle"
+        left = remaining
+        merge.activate(volume, snap)
+        assert disks.first_difference(disks.read(volume.path), content) is None, f"after {part}"
+    finish(volume, snap, content)
+
+
+def test_merge_takes_the_snapshot_over_while_it_is_live(snapshot, writer):
+    """lvconvert --merge of an active snapshot: exceptions are handed from the snapshot to the merge."""
+    volume, snap, content = prepare(snapshot, writer, 512, 100, 300)
+    snap.target = "snapshot-merge"
+    volume.device.load(snap.line())
+    snap.device.suspend()
+    volume.device.suspend()
+    volume.device.resume()
+    snap.device.remove()
+    snap.device = None
+    finish(volume, snap, content)
+
+
+def test_writes_while_a_merge_goes_on(snapshot, writer):
+    volume, snap, content = prepare(snapshot, writer, 1536, 300, 1000)
+    volume.drop(snap)
+    volume.merge(snap)
+    aio = writer(16, 512)
+    rng = random.Random(8)
+    written = 0
+    while not written or merge.state(volume)[0] != merge.state(volume)[1]:
+        batch = []
+        for old in rng.sample(range(1536), 16):
+            value = bytes([rng.randrange(256)]) * 512
+            content[old * BYTES + 1024:old * BYTES + 1536] = value
+            batch.append((volume.path, old * BYTES + 1024, value))
+        assert aio.write(batch) == [512] * 16
+        written += 1
+    aio.release()
+    assert written > 3
+    finish(volume, snap, content)
+
+
+def test_merge_stops_and_goes_on_across_suspends(snapshot, writer):
+    volume, snap, content = prepare(snapshot, writer, 1536, 300, 1000)
+    volume.drop(snap)
+    volume.merge(snap)
+    for _ in range(10):
+        volume.device.suspend()
+        stopped = merge.state(volume)
+        time.sleep(0.02)
+        assert merge.state(volume) == stopped
+        volume.device.resume()
+    finish(volume, snap, content)
+
+
+def test_merge_feeds_the_origins_other_snapshots(origin, disk, writer):
+    """What the merge overwrites, other snapshots of the origin keep."""
+    volume = origin(512 * BYTES)
+    first = volume.snapshot(disk(1024 * BYTES), CHUNK)
+    for chunk in range(0, 300):
+        disks.write(volume.path, chunk * BYTES, b"\x11" * 512)
+    changed = bytes(disks.read(volume.path))
+    second = volume.snapshot(disk(1024 * BYTES), 32)
+    volume.drop(first)
+    volume.merge(first)
+    merge.wait_done(volume)
+    assert disks.read(volume.path) == volume.content
+    assert disks.read(second.path) == changed
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 512])
+def test_merge_of_counts_around_an_area(snapshot, count):
+    volume, snap = snapshot(600 * BYTES, 700 * BYTES, CHUNK)
+    for chunk in range(count):
+        disks.write(volume.path, chunk * BYTES, b"\x11" * 512)
+    volume.drop(snap)
+    volume.merge(snap)
+    finish(volume, snap, volume.content)
+
+
+def test_status_at_the_end_of_a_merge_is_what_lvm_waits_for(snapshot):
+    volume, snap = snapshot(600 * BYTES, 700 * BYTES, CHUNK)
+    for chunk in range(300):
+        disks.write(volume.path, chunk * BYTES, b"\x11" * 512)
+    volume.drop(snap)
+    volume.merge(snap)
+    merge.wait_done(volume)
+    assert volume.device.status() == f"{2 * CHUNK}/{snap.cow.sectors} {2 * CHUNK}"
+    volume.snapshots.clear()
+
+
+def test_a_merge_that_was_finished_can_be_activated(snapshot):
+    volume, snap = snapshot(64 * BYTES, 128 * BYTES, CHUNK)
+    disks.write(volume.path, 0, b"\x11" * 512)
+    volume.drop(snap)
+    volume.merge(snap)
+    merge.wait_done(volume)
+    volume.device.remove()
+    merge.activate(volume, snap)
+    merge.wait_done(volume)
+    assert disks.read(volume.path) == volume.content
+    volume.snapshots.clear()
