@@ -64,7 +64,9 @@ impl Geometry {
 
     /// Lays out a COW device of `cow_sectors` for an origin of `origin_sectors`.
     ///
-    /// A COW device ends with its last whole chunk; an origin's last chunk may be a part of one.
+    /// A COW device ends with its last whole chunk; an origin's last chunk may be a part of one. An
+    /// origin of 0 sectors is one whose size is not known yet: LVM loads a snapshot's table before
+    /// it resumes the origin's. Any old chunk will do for that one.
     pub fn new(chunk: ChunkSize, cow_sectors: u64, origin_sectors: u64) -> Result<Self, Fault> {
         let cow_chunks = Self::whole_chunks(chunk, cow_sectors);
         if cow_chunks < Self::MIN_COW_CHUNKS {
@@ -77,17 +79,26 @@ impl Geometry {
         Ok(Self {
             chunk,
             cow_chunks,
-            origin_chunks: origin_sectors.div_ceil(u64::from(chunk.sectors())),
+            origin_chunks: Self::chunks_of_origin(chunk, origin_sectors),
         })
     }
 
-    /// The same layout on a COW device that is `cow_sectors` large now.
+    /// The same layout on a COW device that is `cow_sectors` large now, for an origin of now
+    /// `origin_sectors`.
     ///
-    /// One that shrank below two chunks has no room for data, and is taken to have two.
-    pub fn resized(&self, cow_sectors: u64) -> Self {
+    /// A COW device that shrank below two chunks has no room for data, and is taken to have two.
+    pub fn resized(&self, cow_sectors: u64, origin_sectors: u64) -> Self {
         Self {
+            chunk: self.chunk,
             cow_chunks: Self::whole_chunks(self.chunk, cow_sectors).max(Self::MIN_COW_CHUNKS),
-            ..*self
+            origin_chunks: Self::chunks_of_origin(self.chunk, origin_sectors),
+        }
+    }
+
+    fn chunks_of_origin(chunk: ChunkSize, sectors: u64) -> u64 {
+        match sectors {
+            0 => u64::MAX,
+            _ => sectors.div_ceil(u64::from(chunk.sectors())),
         }
     }
 
@@ -108,7 +119,7 @@ impl Geometry {
         self.cow_chunks
     }
 
-    /// Chunks of the origin, the last of which may be a part of one.
+    /// Chunks of the origin, the last of which may be a part of one; `u64::MAX` if not known.
     pub const fn origin_chunks(&self) -> u64 {
         self.origin_chunks
     }
@@ -149,15 +160,16 @@ impl Geometry {
         }
     }
 
-    /// Whether data may be copied to `chunk` of the COW device.
+    /// Whether data may be copied to `chunk` of the COW device, which is `cow_sectors` large now.
     ///
     /// The last chunk before an area that the device has no room for stays unused: the record
     /// that fills an area needs the next area to end the list in. The C store hands it out and
     /// then loses the snapshot when the next area cannot be wiped.
-    pub fn can_hold_data(&self, chunk: u64) -> bool {
-        chunk < self.cow_chunks
+    pub fn can_hold_data(&self, chunk: u64, cow_sectors: u64) -> bool {
+        let chunks = Self::whole_chunks(self.chunk, cow_sectors);
+        chunk < chunks
             && !self.is_metadata(chunk)
-            && (chunk + 1 < self.cow_chunks || !self.is_metadata(chunk + 1))
+            && (chunk + 1 < chunks || !self.is_metadata(chunk + 1))
     }
 
     /// The area of record number `record`, counted from the start of the list.

@@ -110,7 +110,7 @@ impl Persistent {
         })
     }
 
-    /// Calls `f` with the records, laid out for the COW device's size of now.
+    /// Calls `f` with the records, laid out for the devices' sizes of now.
     fn with_commits<T>(
         &self,
         devices: Devices<'_>,
@@ -118,7 +118,8 @@ impl Persistent {
     ) -> Result<T> {
         let mut commits = self.commits.lock();
         let commits = (*commits).as_mut().ok_or(EINVAL)?;
-        commits.committer.list().resize(devices.cow.sectors());
+        let list = commits.committer.list();
+        list.resize(devices.cow.sectors(), devices.origin.sectors());
         f(commits).map_err(|e| report(devices.cow, e))
     }
 }

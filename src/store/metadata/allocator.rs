@@ -42,7 +42,7 @@ impl Allocator {
     /// Hands out a chunk of a COW device that is `cow_sectors` large now; `None` if none is left.
     pub fn allocate(&mut self, cow_sectors: u64) -> Option<u64> {
         let chunk = self.next;
-        if self.dropped || !self.geometry.resized(cow_sectors).can_hold_data(chunk) {
+        if self.dropped || !self.geometry.can_hold_data(chunk, cow_sectors) {
             return None;
         }
         self.next = self.geometry.skip_metadata(chunk + 1);

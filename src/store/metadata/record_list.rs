@@ -84,9 +84,9 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         self.records
     }
 
-    /// Lays the list out for a COW device that is `cow_sectors` large now.
-    pub fn resize(&mut self, cow_sectors: u64) {
-        self.geometry = self.geometry.resized(cow_sectors);
+    /// Lays the list out for a COW device and an origin that are so large now, in sectors.
+    pub fn resize(&mut self, cow_sectors: u64, origin_sectors: u64) {
+        self.geometry = self.geometry.resized(cow_sectors, origin_sectors);
     }
 
     /// The records of the list that lie in window `window`, counted from its start.
@@ -250,16 +250,19 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         &mut self,
         disk: &D,
     ) -> Result<Option<RunOfRecords>, Error<D::Error>> {
-        let Some(last) = self.records.checked_sub(1) else {
+        let Some(number) = self.records.checked_sub(1) else {
             return Ok(None);
         };
-        let window = self.geometry.window_of(last);
+        let window = self.geometry.window_of(number);
         self.load(disk, window)?;
         let used = self.records_in(window) * Exception::BYTES;
         let mut records = Exception::records(&self.buffer[..used]).rev();
         let Some(last) = records.next() else {
             return Ok(None);
         };
+        // The origin's size may not have been known when the snapshot was activated. Of a run, the
+        // last record has the highest chunks.
+        check_alone(&self.geometry, number, last).map_err(Error::Fault)?;
         let limit = i32::MAX as u32 >> self.geometry.chunk_size().shift();
         let follows = |(e, distance): &(Exception, u64)| {
             last.old.checked_sub(*distance) == Some(e.old)

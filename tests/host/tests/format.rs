@@ -180,7 +180,7 @@ proptest! {
         let chunk = ChunkSize::new(1 << chunk).unwrap();
         if let Ok(geometry) = Geometry::new(chunk, cow, origin) {
             let _ = (geometry.place(record), geometry.window(record), geometry.area_chunk(record));
-            let _ = geometry.resized(record).areas();
+            let _ = geometry.resized(record, record).areas();
             let e = Exception { old: origin, new: cow };
             let _ = check_alone(&geometry, record, e).map_err(|fault| fault.to_string());
         } else {
@@ -303,7 +303,7 @@ fn what_follows_the_end_is_stale_in_its_area_only() {
 #[test]
 fn the_last_chunk_may_lack_its_area() {
     // Chunk 34 would be area 1: with 34 chunks, filling area 0 would leave no place for the end.
-    assert!(!geometry(0, 34, 1).can_hold_data(33));
-    assert!(geometry(0, 35, 1).can_hold_data(33));
-    assert!(geometry(0, 34, 1).can_hold_data(32));
+    assert!(!geometry(0, 34, 1).can_hold_data(33, 34));
+    assert!(geometry(0, 35, 1).can_hold_data(33, 35));
+    assert!(geometry(0, 34, 1).can_hold_data(32, 34));
 }

@@ -187,7 +187,10 @@ impl World {
             assert_eq!(last, active.pending.is_empty());
             active.added = true;
             active.waiting.push(e);
-            active.committer.list().resize(self.disk.sectors());
+            active
+                .committer
+                .list()
+                .resize(self.disk.sectors(), ORIGIN_SECTORS);
             // When patience ends depends on the clock: any time will do.
             let may_wait = !last && active.waiting.len() < 20 && self.next_old % 11 != 0;
             let outcome = active.committer.commit(&self.disk, e, copied, may_wait);
@@ -278,7 +281,10 @@ impl World {
         self.finish_copies(0, true);
         for _ in 0..n {
             let active = &mut self.active;
-            active.committer.list().resize(self.disk.sectors());
+            active
+                .committer
+                .list()
+                .resize(self.disk.sectors(), ORIGIN_SECTORS);
             let run = match active.committer.list().last_run(&self.disk) {
                 Ok(Some(run)) => run,
                 Ok(None) => {
@@ -361,7 +367,7 @@ impl World {
             return;
         }
         let mut random = Random(seed);
-        let geometry = self.geometry().resized(self.disk.sectors());
+        let geometry = self.geometry().resized(self.disk.sectors(), ORIGIN_SECTORS);
         let mut next = self.active.allocator.allocated_chunks();
         let mut left = u64::from(n);
         while left > 0 {
@@ -371,7 +377,7 @@ impl World {
             let room = u64::from(geometry.exceptions_per_area()) - first;
             let mut batch = Vec::new();
             for _ in 0..(1 + random.next() % 40).min(room).min(left) {
-                if geometry.can_hold_data(next) {
+                if geometry.can_hold_data(next, self.disk.sectors()) {
                     self.next_old += 1;
                     let at = geometry.chunks(next, 1).sector;
                     self.disk.write_data(at, data_of(self.next_old));
