@@ -54,6 +54,8 @@ need() {
 	done
 }
 
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
 # The Debian mirror that this machine already uses.
 mirror() {
 	local id='' codename=''
@@ -81,13 +83,13 @@ debootstrap() {
 	need mmdebstrap
 	[[ $EUID -eq 0 ]] || die "making a Debian root needs root"
 	uri=$(mirror)
-	sources=("deb $uri $suite main")
-	[[ $suite == sid ]] || sources+=("deb $uri $suite-updates main")
+	sources=("deb [signed-by=$keyring] $uri $suite main")
+	[[ $suite == sid ]] || sources+=("deb [signed-by=$keyring] $uri $suite-updates main")
 	# the machine's own proxies and the like hold for the root as well
 	apt-config dump --format '%f "%v";%n' Acquire::http Acquire::https 2>/dev/null |
 		grep -v '::User-Agent ' >"$cache/acquire.conf" || true
-	# a mirror's copy of a suite can be past its date
-	nice mmdebstrap --aptopt="$cache/acquire.conf" --aptopt='Acquire::Check-Valid-Until "false"' \
+	# a mirror's copy of a suite can be past its date; what it mounts goes with it, even if it is killed
+	nice unshare --mount mmdebstrap --aptopt="$cache/acquire.conf" --aptopt='Acquire::Check-Valid-Until "false"' \
 		--aptopt='Acquire::Retries "3"' --aptopt='Acquire::Languages "none"' \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -102,6 +104,7 @@ in_root() {
 	while [[ $1 != -- ]]; do options+=("$1"); shift; done
 	shift
 	need bwrap
+	case $project/ in /usr/* | /etc/*) die "the build root has its own $project: move the checkout elsewhere" ;; esac
 	for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt; do
 		[[ -e $file && -e $root$file ]] && options+=(--ro-bind "$file" "$file")
 	done
@@ -118,9 +121,9 @@ in_root() {
 		esac
 	done < <(compgen -e)
 	bwrap --die-with-parent --unshare-pid --unshare-ipc --tmpfs / \
-		--ro-bind "$root/usr" /usr --ro-bind "$root/etc" /etc --ro-bind "$root/var" /var \
+		--ro-bind "$root/usr" /usr --ro-bind "$root/etc" /etc \
 		--symlink usr/bin /bin --symlink usr/sbin /sbin --symlink usr/lib /lib --symlink usr/lib64 /lib64 \
-		--proc /proc --dev /dev --tmpfs /tmp --tmpfs /run --dir /root --chdir / --clearenv \
+		--proc /proc --dev /dev --tmpfs /tmp --tmpfs /run --dir /root --clearenv \
 		--bind "$cache" "$cache" --bind "$project" "$project" --bind "$cache/cargo" /root/.cargo \
 		--setenv PATH /usr/sbin:/usr/bin:/sbin:/bin --setenv HOME /root --setenv LANG C.UTF-8 \
 		--setenv CARGO_HOME /root/.cargo "${options[@]}" -- "$@"

@@ -43,7 +43,7 @@ struct DmSnapPersistent {
 impl kernel::InPlaceModule for DmSnapPersistent {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         // A value in newer kernels, a reference to it in older ones.
-        let takeover: u8 = *module_parameters::takeover.value().borrow();
+        let takeover: u8 = *Borrow::<u8>::borrow(&module_parameters::takeover.value());
         let takeover = takeover != 0;
         try_pin_init!(Self {
             persistent <- Registration::new(c_str!("persistent"), module, takeover),

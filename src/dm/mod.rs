@@ -21,3 +21,10 @@ mod workqueue;
 
 pub(crate) use device::{Device, HeldDevice};
 pub(crate) use workqueue::Workqueue;
+
+/// `EUCLEAN`, "structure needs cleaning": what is on the disk, or in a list, makes no sense.
+///
+/// The `kernel` crate of Linux 7.2 does not have it.
+pub(crate) fn unclean() -> kernel::error::Error {
+    kernel::error::Error::from_errno(-(kernel::bindings::EUCLEAN as i32))
+}

@@ -7,6 +7,7 @@ mod header;
 // Public for the host's tests, which compile these files too.
 #[allow(unreachable_pub)]
 mod metadata;
+mod pace;
 mod wiper;
 
 use crate::dm::{
@@ -16,7 +17,7 @@ use crate::dm::{
     },
     io::IoClient,
     message::{dm_err, dm_warn},
-    Device, Workqueue,
+    unclean, Device, Workqueue,
 };
 use crate::format::{self, Fault};
 use cow::{Chunks, Committer, Cow};
@@ -26,8 +27,10 @@ use kernel::{
     prelude::*,
     str::CStr,
     sync::{Arc, Mutex, SpinLock},
+    time::Instant,
 };
 use metadata::{Allocator, DeviceInfo, Disk, Loaded};
+use pace::Pace;
 use wiper::Wiper;
 
 /// How many exceptions may wait to be written together, at most.
@@ -63,6 +66,7 @@ pub(crate) struct Persistent {
 /// The records, and who waits for them.
 struct Commits {
     committer: Committer,
+    pace: Pace,
     /// Who waits for the next outcome: never more than its capacity.
     waiting: KVec<CommitCallback>,
     /// Empty and of the same capacity, to take the place of `waiting` while that is called back.
@@ -93,6 +97,7 @@ impl Persistent {
                 *self.allocator.lock() = Some(Allocator::new(geometry, next, list.records()));
                 *self.commits.lock() = Some(Commits {
                     committer: Committer::new(list),
+                    pace: Pace::new(),
                     waiting: KVec::with_capacity(capacity, GFP_KERNEL)?,
                     spare: KVec::with_capacity(capacity, GFP_KERNEL)?,
                 });
@@ -137,7 +142,7 @@ fn report(cow: &Device, error: metadata::Error<Error>) -> Error {
         | Fault::NewBeyondDevice(..)
         | Fault::NewUsedTwice(..)
         | Fault::OldBeyondOrigin(..)
-        | Fault::Missing(_) => EUCLEAN,
+        | Fault::Missing(_) => unclean(),
     }
 }
 
@@ -230,31 +235,33 @@ impl ExceptionStore for Persistent {
             None => (true, true),
         };
         let outcome = self.with_commits(devices, |commits| {
-            // Where there is no room, `done` reports a failure as it is dropped: more than one
-            // thread was here, against the contract.
-            let _ = commits.waiting.push_within_capacity(done);
+            let refused = commits.waiting.push_within_capacity(done).err();
             let full = commits.waiting.len() == commits.waiting.capacity();
             let exception = format::Exception {
                 old: exception.old_chunk,
                 new: exception.new_chunk,
             };
+            let now = Instant::now();
+            let may_wait = !last && !full && commits.pace.may_wait(now);
             let outcome = commits.committer.commit(
                 &self.cow(devices.cow),
                 exception,
-                copied && !dropped,
-                !last && !full,
+                copied && !dropped && refused.is_none(),
+                may_wait,
             );
+            if outcome.is_some() {
+                commits.pace.wrote(now);
+            }
             let records = commits.committer.list().records();
-            Ok(outcome.map(|success| {
+            let due = outcome.map(|success| {
                 let spare = core::mem::take(&mut commits.spare);
-                (
-                    success,
-                    records,
-                    core::mem::replace(&mut commits.waiting, spare),
-                )
-            }))
+                (success, core::mem::replace(&mut commits.waiting, spare))
+            });
+            // Only a second thread in here, against the contract, can find no room. Its exception
+            // is refused, by dropping `done` where no lock is held.
+            Ok((due, records, refused))
         });
-        let Ok(Some((success, records, mut due))) = outcome else {
+        let Ok((Some((success, mut due)), records, _refused)) = outcome else {
             return;
         };
         if let Some(allocator) = &mut *self.allocator.lock() {

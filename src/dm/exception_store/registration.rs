@@ -38,6 +38,10 @@ impl<T: ExceptionStore> Registration<T> {
     /// If `takeover`, the type of dm-snapshot's own that has the name is unregistered first, and
     /// registered again when this registration goes away. A name that is taken otherwise is
     /// `EBUSY`. May sleep, and must be called from module initialisation: see [`ForeignType::find`].
+    ///
+    /// A table load can find the store, and pin a module whose initialisation is not over yet. So
+    /// initialisation must not fail any more once a name that tables ask for is registered: that
+    /// is "P" and "N", whatever else they are called.
     pub(crate) fn new(
         name: &'static CStr,
         module: &'static ThisModule,
@@ -74,9 +78,9 @@ impl<T: ExceptionStore> Registration<T> {
 #[pinned_drop]
 impl<T> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type's invariant the type is registered. No table uses it, since each
-        // would pin this module, and module initialisation that fails has had no users: a table
-        // can take a module only once it is live.
+        // SAFETY: By the type's invariant the type is registered. No table uses it: each would pin
+        // the module, which then is not unloaded; and while the module was being initialised, it
+        // did not fail after tables could ask for it, as `new` demands.
         unsafe { ffi::dm_exception_store_type_unregister(self.store_type.get()) };
         if let Some(foreign) = &self.displaced {
             foreign.register();

@@ -8,6 +8,7 @@
 use crate::dm::{
     ffi::{self, dm_exception_store_type},
     message::dm_err,
+    unclean,
 };
 use core::mem::{offset_of, MaybeUninit};
 use core::ptr;
@@ -101,7 +102,7 @@ fn refuse<T>(why: &str) -> Result<T> {
         "cannot take over from dm-snapshot, its list of exception store types is not as expected: {}",
         why
     );
-    Err(EUCLEAN)
+    Err(unclean())
 }
 
 /// Whether `module` is dm-snapshot: null where that is built in.

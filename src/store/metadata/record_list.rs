@@ -260,7 +260,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         let Some(last) = records.next() else {
             return Ok(None);
         };
-        let limit = i32::MAX as u32 / self.geometry.chunk_size().sectors();
+        let limit = i32::MAX as u32 >> self.geometry.chunk_size().shift();
         let follows = |(e, distance): &(Exception, u64)| {
             last.old.checked_sub(*distance) == Some(e.old)
                 && last.new.checked_sub(*distance) == Some(e.new)

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The module's pure parts, compiled for the host so that tests can drive them.
+
+/// What lies on a COW device.
+#[path = "../../../src/format/mod.rs"]
+pub mod format;
+pub mod store;

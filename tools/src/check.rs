@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Checks a COW device: would the kernel load it, and what is wrong with it?
+
+use crate::cow::{Cow, Layout};
+use crate::duplicates::Duplicates;
+use crate::error::{Error, Result};
+use crate::format::{check_alone, Exception, Fault, Geometry, Header, Place};
+use crate::run::Runs;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+/// What the kernel would do with the COW device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Begin a new snapshot: there is none.
+    New,
+    /// Load the snapshot.
+    Loads,
+    /// Load the snapshot as invalid: every read of it fails.
+    Invalid,
+    /// Refuse it.
+    Refused(Fault),
+}
+
+impl Verdict {
+    /// One word for programs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Loads => "loads",
+            Self::Invalid => "invalid",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Whether there is a usable snapshot, or none at all.
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::New | Self::Loads)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => f.write_str("there is no snapshot; the kernel would begin a new one"),
+            Self::Loads => f.write_str("the kernel would load the snapshot"),
+            Self::Invalid => f.write_str("the kernel would load the snapshot as invalid"),
+            Self::Refused(_) => f.write_str("the kernel would refuse the snapshot"),
+        }
+    }
+}
+
+/// What is odd, though the kernel loads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// The header's `valid` is neither 0 nor 1.
+    OddValid(u32),
+    /// The area that the list ends in is not zero after it.
+    Stale,
+    /// A record's old chunk was named by an earlier record, which is the one that is read.
+    OldUsedTwice {
+        /// The chunk.
+        old: u64,
+        /// The first record that names it.
+        first: Place,
+        /// A later one.
+        again: Place,
+    },
+}
+
+impl Warning {
+    /// One word for programs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::OddValid(_) => "odd-valid",
+            Self::Stale => "stale",
+            Self::OldUsedTwice { .. } => "old-used-twice",
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OddValid(valid) => write!(
+                f,
+                "header: valid is {valid} at byte 4; the kernel takes that for 1"
+            ),
+            Self::Stale => f.write_str(
+                "the area that the list ends in is not zero after it; \
+                 the next record written there would bring the rest to life",
+            ),
+            Self::OldUsedTwice { old, first, again } => write!(
+                f,
+                "{again}: old chunk {old} is also that of {first}, which hides this record"
+            ),
+        }
+    }
+}
+
+/// One word that says what kind of fault it is, for programs.
+pub fn fault_name(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Magic(_) => "magic",
+        Fault::Version(_) => "version",
+        Fault::ChunkSize(..) => "chunk-size",
+        Fault::TableChunkSize(..) => "table-chunk-size",
+        Fault::CowTooSmall { .. } => "cow-too-small",
+        Fault::AreaBeyondDevice { .. } => "area-beyond-device",
+        Fault::NewIsMetadata(..) => "new-is-metadata",
+        Fault::NewBeyondDevice(..) => "new-beyond-device",
+        Fault::NewUsedTwice(..) => "new-used-twice",
+        Fault::OldBeyondOrigin(..) => "old-beyond-origin",
+        Fault::Missing(_) => "missing",
+        Fault::NoMemory => "no-memory",
+    }
+}
+
+/// What a check found.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What the kernel would do.
+    pub verdict: Verdict,
+    /// The header and what follows from it, where the header is usable.
+    pub layout: Option<Layout>,
+    /// How many records the list has.
+    pub records: u64,
+    /// How many runs the records form.
+    pub runs: u64,
+    /// Data chunks that no record uses though later ones are used.
+    pub holes: u64,
+    /// The first faults, [`Checked::MAX_TOLD`] at most.
+    pub faults: Vec<Fault>,
+    /// How many faults there are.
+    pub fault_count: u64,
+    /// The first warnings, [`Checked::MAX_TOLD`] at most.
+    pub warnings: Vec<Warning>,
+    /// How many warnings there are.
+    pub warning_count: u64,
+}
+
+impl Checked {
+    /// How many faults and how many warnings are told one by one.
+    pub const MAX_TOLD: usize = Duplicates::MAX_FOUND;
+
+    fn new(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            layout: None,
+            records: 0,
+            runs: 0,
+            holes: 0,
+            faults: Vec::new(),
+            fault_count: 0,
+            warnings: Vec::new(),
+            warning_count: 0,
+        }
+    }
+
+    fn refused(fault: Fault) -> Self {
+        let mut checked = Self::new(Verdict::Refused(fault));
+        checked.fault(fault);
+        checked
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.fault_count += 1;
+        if self.faults.len() < Self::MAX_TOLD {
+            self.faults.push(fault);
+        }
+    }
+
+    fn warn(&mut self, warning: Warning) {
+        self.warning_count += 1;
+        if self.warnings.len() < Self::MAX_TOLD {
+            self.warnings.push(warning);
+        }
+    }
+}
+
+/// Checks the header only; `table_sectors` is the chunk size that the table would ask for if there
+/// is no snapshot yet, in sectors, 0 for the default.
+pub fn check_header(cow: &Cow, table_sectors: u32) -> Checked {
+    let layout = match cow.layout() {
+        Ok(Some(layout)) => layout,
+        Ok(None) => {
+            return match cow.new_snapshot(table_sectors) {
+                Ok(_) => Checked::new(Verdict::New),
+                Err(fault) => Checked::refused(fault),
+            };
+        }
+        Err(fault) => {
+            let mut checked = Checked::refused(fault);
+            let header = Header::read(cow.header_bytes());
+            let is_invalid = matches!(header, Ok(Some(header)) if !header.valid);
+            // The kernel does not lay out an invalid snapshot.
+            if is_invalid && matches!(fault, Fault::CowTooSmall { .. }) {
+                checked.verdict = Verdict::Invalid;
+            }
+            return checked;
+        }
+    };
+    let mut checked = Checked::new(if layout.header.valid {
+        Verdict::Loads
+    } else {
+        Verdict::Invalid
+    });
+    checked.layout = Some(layout);
+    let [_, valid, ..] = Header::fields(cow.header_bytes());
+    if valid > 1 {
+        checked.warn(Warning::OddValid(valid));
+    }
+    checked
+}
+
+/// Checks everything that can be known without reading data.
+///
+/// The records are walked once as the kernel does. Only a fault makes a second walk, which looks
+/// for all of them, and only duplicates make more. For `table_sectors` see [`check_header`].
+pub fn check(cow: &Cow, table_sectors: u32) -> Result<Checked> {
+    let mut checked = check_header(cow, table_sectors);
+    let Some(Layout { geometry, .. }) = checked.layout else {
+        return Ok(checked);
+    };
+
+    let mut runs = Runs::default();
+    let mut old_chunks = Duplicates::new();
+    let walked = cow.walk(geometry, |_, e| {
+        checked.runs += u64::from(runs.push(e).is_some());
+        old_chunks.give(e.old);
+        Ok(())
+    });
+    checked.runs += u64::from(runs.finish().is_some());
+
+    match walked {
+        Ok(walked) => {
+            checked.records = walked.records;
+            checked.holes = data_chunks_below(&geometry, walked.next_new) - walked.records;
+            if walked.stale {
+                checked.warn(Warning::Stale);
+            }
+        }
+        Err(Error::Fault { fault, .. }) => {
+            // The kernel does not look at the records of an invalid snapshot.
+            if checked.verdict == Verdict::Loads {
+                checked.verdict = Verdict::Refused(fault);
+            }
+            old_chunks = Duplicates::new();
+            find_faults(cow, &geometry, &mut checked, &mut old_chunks)?;
+        }
+        Err(error) => return Err(error),
+    }
+
+    let (repeated, found) = finish_duplicates(cow, &geometry, old_chunks, |e| Some(e.old))?;
+    let told = tell_repeats(
+        cow,
+        &geometry,
+        &found,
+        |e| Some(e.old),
+        |old, first, again| {
+            checked.warn(Warning::OldUsedTwice { old, first, again });
+        },
+    )?;
+    checked.warning_count += repeated - told;
+    Ok(checked)
+}
+
+/// How many chunks below `chunk` may hold data.
+fn data_chunks_below(geometry: &Geometry, chunk: u64) -> u64 {
+    let stride = u64::from(geometry.exceptions_per_area()) + 1;
+    // Below `chunk` lie the header and the areas at 1, 1 + stride, …
+    let areas = (chunk + stride - 2) / stride;
+    chunk - 1 - areas
+}
+
+/// Walks the list without stopping at a fault.
+fn find_faults(
+    cow: &Cow,
+    geometry: &Geometry,
+    checked: &mut Checked,
+    old_chunks: &mut Duplicates,
+) -> Result<()> {
+    let alone = |e| check_alone(geometry, 0, e).is_ok();
+    let new_chunk = |e: Exception| alone(e).then_some(e.new);
+    let mut new_chunks = Duplicates::new();
+    let mut runs = Runs::default();
+    checked.runs = 0;
+    let ended = cow.records(*geometry, |record, e| {
+        checked.records = record + 1;
+        checked.runs += u64::from(runs.push(e).is_some());
+        match check_alone(geometry, record, e) {
+            Ok(()) => new_chunks.give(e.new),
+            Err(fault) => checked.fault(fault),
+        }
+        old_chunks.give(e.old);
+        Ok(())
+    })?;
+    checked.runs += u64::from(runs.finish().is_some());
+
+    let (repeated, found) = finish_duplicates(cow, geometry, new_chunks, new_chunk)?;
+    let told = tell_repeats(cow, geometry, &found, new_chunk, |new, _, again| {
+        checked.fault(Fault::NewUsedTwice(again, new));
+    })?;
+    checked.fault_count += repeated - told;
+    if !ended {
+        checked.fault(Fault::AreaBeyondDevice {
+            area: geometry.areas(),
+            cow_chunks: geometry.cow_chunks(),
+        });
+    }
+    Ok(())
+}
+
+/// Gives the numbers that `key` makes of the records to `duplicates` as often as it needs.
+fn finish_duplicates(
+    cow: &Cow,
+    geometry: &Geometry,
+    mut duplicates: Duplicates,
+    key: impl Fn(Exception) -> Option<u64>,
+) -> Result<(u64, BTreeSet<u64>)> {
+    for pass in 0..duplicates.passes() {
+        duplicates.begin(pass);
+        cow.records(*geometry, |_, e| {
+            if let Some(number) = key(e) {
+                duplicates.give(number);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(duplicates.finish())
+}
+
+/// Finds where the numbers `found` stand, and calls `tell` with the number, its first place and a
+/// later one; returns how often it did.
+fn tell_repeats(
+    cow: &Cow,
+    geometry: &Geometry,
+    found: &BTreeSet<u64>,
+    key: impl Fn(Exception) -> Option<u64>,
+    mut tell: impl FnMut(u64, Place, Place),
+) -> Result<u64> {
+    let mut told = 0;
+    if found.is_empty() {
+        return Ok(told);
+    }
+    let mut first: HashMap<u64, Place> = HashMap::new();
+    cow.records(*geometry, |record, e| {
+        let Some(number) = key(e).filter(|number| found.contains(number)) else {
+            return Ok(());
+        };
+        let place = geometry.place(record);
+        if let Some(first) = first.get(&number) {
+            told += 1;
+            tell(number, *first, place);
+        } else {
+            first.insert(number, place);
+        }
+        Ok(())
+    })?;
+    Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::ChunkSize;
+
+    #[test]
+    fn counts_data_chunks() {
+        let chunk = ChunkSize::new(1).unwrap();
+        let geometry = Geometry::new(chunk, 1000, 1000).unwrap();
+        let mut count = 0;
+        for chunk in 2..1000 {
+            assert_eq!(data_chunks_below(&geometry, chunk), count, "chunk {chunk}");
+            count += u64::from(!geometry.is_metadata(chunk));
+        }
+    }
+}

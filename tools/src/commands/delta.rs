@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `snap_delta`
+
+use super::Tool;
+use crate::cow::{Cow, Origin};
+use crate::delta::{delta, in_sectors, Other};
+use crate::device::{Access, Device};
+use crate::dump::Output;
+use crate::error::Result;
+use crate::report::Report;
+use crate::snapshot::Snapshot;
+use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A line `BEGIN LENGTH` for each range
+    #[default]
+    Text,
+    /// A JSON array of [BEGIN, LENGTH]
+    Json,
+}
+
+#[derive(Args)]
+pub struct Delta {
+    /// The COW device of the snapshot
+    #[arg(value_name = "COW")]
+    cow: PathBuf,
+
+    /// The COW device of another snapshot of the same origin
+    #[arg(value_name = "OTHER")]
+    other: Option<PathBuf>,
+
+    /// The origin
+    #[arg(long, value_name = "DEV")]
+    origin: Option<PathBuf>,
+
+    /// Read both sides, and tell only what does differ
+    #[arg(long, requires = "origin")]
+    compare: bool,
+
+    /// The output format
+    #[arg(short, long, value_enum, default_value_t, value_name = "TYPE")]
+    format: Format,
+
+    /// The output file rather than standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Compare snapshots that are marked invalid
+    #[arg(long)]
+    trust_invalid: bool,
+
+    /// Suppress output messages, return only exit code
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Tool for Delta {
+    const NAME: &'static str = "snap_delta";
+    const ABOUT: &'static str = "Tell which ranges differ between snapshot and origin";
+    const LONG_ABOUT: &'static str = "\
+Tells the ranges in which a snapshot may differ from its origin, or from another snapshot of the \
+same origin, as begin and length in sectors of 512 bytes. They are the chunks that a COW device \
+keeps: a chunk that neither snapshot keeps is the origin's in both. The two snapshots may have \
+different chunk sizes.
+
+A chunk can have been kept and yet be the same. With --compare both sides are read, and only the \
+chunks that differ are told.";
+    const EXTRA: &'static str = "\
+EXAMPLES
+  snap_delta /dev/vg/snap-cow
+  snap_delta --compare --origin origin.img monday.img tuesday.img";
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    fn run(self, _report: &Report) -> Result<bool> {
+        let origin = self.origin.as_deref();
+        let origin = origin.map(|path| Device::open(path, Access::Read));
+        // One opening for both: a device is opened exclusively.
+        let origin = origin.transpose()?.map(Arc::new);
+        let snapshot = self.snapshot(&self.cow, origin.clone())?;
+        let other = self.other.as_deref();
+        let other = other.map(|path| self.snapshot(path, origin));
+        let other = other.transpose()?;
+        let mut output = match &self.output {
+            Some(path) => Output::file(path)?,
+            None => Output::stdout(),
+        };
+        let [open, between, separator, after, close]: [&[u8]; 5] = match self.format {
+            Format::Text => [b"", b" ", b"", b"\n", b""],
+            Format::Json => [b"[", b",", b",", b"]", b"\n]\n"],
+        };
+        output.put(open)?;
+        let mut first = true;
+        let other = other.as_ref().map_or(Other::Origin, Other::Snapshot);
+        delta(&snapshot, &other, self.compare, |range| {
+            let (begin, length) = in_sectors(&range);
+            if !std::mem::take(&mut first) {
+                output.put(separator)?;
+            }
+            if self.format == Format::Json {
+                output.put(b"\n[")?;
+            }
+            output.put_number(begin)?;
+            output.put(between)?;
+            output.put_number(length)?;
+            output.put(after)
+        })?;
+        output.put(close)?;
+        output.finish()?;
+        Ok(true)
+    }
+}
+
+impl Delta {
+    fn snapshot(&self, cow: &Path, origin: Option<Arc<Device>>) -> Result<Snapshot> {
+        let size = origin.as_deref().map_or(Origin::UNKNOWN, Origin::from);
+        let cow = Cow::open(cow, Access::Read, size)?;
+        Snapshot::new(cow, origin, None, self.trust_invalid)
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `snap_export`
+
+use super::Tool;
+use crate::cow::{Cow, Origin};
+use crate::device::{Access, Device};
+use crate::error::Result;
+use crate::export::{export, Options};
+use crate::interrupt::Interrupt;
+use crate::report::Report;
+use crate::snapshot::Snapshot;
+use clap::Args;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Args)]
+pub struct Export {
+    /// The COW device, or a file that holds its content
+    #[arg(short, long, value_name = "FILE")]
+    input: PathBuf,
+
+    /// The origin
+    #[arg(long, value_name = "DEV", required_unless_present = "cow_only")]
+    origin: Option<PathBuf>,
+
+    /// The image to write: a new file, or a block device
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Only what the COW device holds, each chunk in its place; the rest is zero
+    #[arg(long, conflicts_with = "origin")]
+    cow_only: bool,
+
+    /// With --cow-only, the size of the image in sectors of 512 bytes
+    #[arg(long, value_name = "SECTORS", requires = "cow_only")]
+    origin_size: Option<u64>,
+
+    /// Export a snapshot that is marked invalid
+    #[arg(long)]
+    trust_invalid: bool,
+
+    /// Overwrite what the output holds
+    #[arg(long)]
+    force: bool,
+
+    /// Begin from the start even if an earlier export was interrupted
+    #[arg(long)]
+    restart: bool,
+
+    /// Where to note how far the export came [default for a file: OUTPUT.partial.state]
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+
+    /// How often what was written is made durable and noted, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    checkpoint: u64,
+
+    /// Suppress output messages, return only exit code
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Tool for Export {
+    const NAME: &'static str = "snap_export";
+    const ABOUT: &'static str = "Write a snapshot's content to an image";
+    const LONG_ABOUT: &'static str = "\
+Writes what reading the snapshot would give, from the origin and the COW device, without the \
+kernel. Neither is changed. Where the image is zero an image file gets holes.
+
+An image file is called OUTPUT.partial until it is complete. Interrupted, by whatever means, the \
+same command goes on where it was: OUTPUT.partial.state says up to where the image is durable. An \
+export to a block device can go on only if --state names such a file. With files as inputs, the \
+state is refused when one of them was changed since.";
+    const EXTRA: &'static str = "\
+EXAMPLES
+  snap_export -i /dev/vg/snap-cow --origin /dev/vg/origin -o snapshot.img
+  snap_export -i cow.img --cow-only -o changed.img";
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    fn run(self, report: &Report) -> Result<bool> {
+        let interrupt = Interrupt::watch()?;
+        let origin = self.origin.map(|path| Device::open(&path, Access::Read));
+        let origin = origin.transpose()?.map(Arc::new);
+        let size = match origin.as_deref() {
+            Some(device) => Origin::from(device),
+            None => Origin {
+                sectors: self.origin_size.unwrap_or(Origin::UNKNOWN.sectors),
+                ..Origin::UNKNOWN
+            },
+        };
+        let cow = Cow::open(&self.input, Access::Read, size)?;
+        let snapshot = Snapshot::new(cow, origin, self.origin_size, self.trust_invalid)?;
+        let options = Options {
+            output: self.output,
+            force: self.force,
+            restart: self.restart,
+            state: self.state,
+            checkpoint: Duration::from_secs(self.checkpoint),
+        };
+        let exported = export(&snapshot, &options, report, &interrupt)?;
+        report.info(format_args!(
+            "{} bytes exported, {} of them written",
+            exported.bytes, exported.written
+        ));
+        Ok(true)
+    }
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The command lines: each file here parses options, calls the library and reports.
+
+mod check;
+mod delta;
+mod dump;
+mod export;
+mod generate;
+mod merge;
+mod repair;
+mod restore;
+mod stat;
+
+use crate::cow::Origin;
+use crate::device::{Access, Device};
+use crate::error::{Error, Result};
+use crate::report::Report;
+use clap::{ArgMatches, Args, Command};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What ends every manual page.
+const EXIT_STATUS: &str = "EXIT STATUS\n  0  success\n  1  failure; a line on standard error says why\n  2  the command line makes no sense";
+
+/// One tool: its command line and what it does.
+trait Tool: Args {
+    /// The name, `snap_…`.
+    const NAME: &'static str;
+    /// One line for the list of tools.
+    const ABOUT: &'static str;
+    /// What it does, for `--help` and the manual page.
+    const LONG_ABOUT: &'static str;
+    /// Examples and what else the manual page says at its end.
+    const EXTRA: &'static str;
+
+    /// Whether messages are suppressed.
+    fn quiet(&self) -> bool;
+
+    /// Does it; `false` stands for a clear negative answer that was reported already.
+    fn run(self, report: &Report) -> Result<bool>;
+}
+
+/// A tool, whatever its options.
+struct Entry {
+    name: &'static str,
+    command: fn() -> Command,
+    run: fn(&ArgMatches) -> ExitCode,
+}
+
+impl Entry {
+    /// The name as a subcommand of `snap_tools`.
+    fn short_name(&self) -> &'static str {
+        self.name.strip_prefix("snap_").unwrap_or(self.name)
+    }
+}
+
+const TOOLS: &[Entry] = &[
+    entry::<check::Check>(),
+    entry::<dump::Dump>(),
+    entry::<restore::Restore>(),
+    entry::<repair::Repair>(),
+    entry::<export::Export>(),
+    entry::<merge::Merge>(),
+    entry::<delta::Delta>(),
+    entry::<stat::Stat>(),
+];
+
+const fn entry<T: Tool>() -> Entry {
+    Entry {
+        name: T::NAME,
+        command: command::<T>,
+        run: run::<T>,
+    }
+}
+
+fn command<T: Tool>() -> Command {
+    let command = Command::new(T::NAME)
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_long_help(format!("{}\n\n{EXIT_STATUS}", T::EXTRA));
+    // The description comes last: it would else be that of the options.
+    T::augment_args(command).about(T::ABOUT).long_about(format!(
+        "{}\n\n{}",
+        T::ABOUT,
+        T::LONG_ABOUT
+    ))
+}
+
+fn run<T: Tool>(matches: &ArgMatches) -> ExitCode {
+    let tool = T::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
+    let report = Report::new(tool.quiet());
+    match tool.run(&report) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            if !error.is_broken_pipe() {
+                // Even a quiet tool says why it failed.
+                eprintln!("{}: {error}", T::NAME);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The whole program's command line.
+fn multi_call() -> Command {
+    let tools = TOOLS.iter().map(|tool| {
+        (tool.command)()
+            .name(tool.short_name())
+            .display_name(tool.name)
+    });
+    Command::new("snap_tools")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Check, dump, restore, repair, export and merge the COW devices of dm-snapshot")
+        .long_about(
+            "All tools in one program. Called by the name of a tool (snap_check, snap_dump, …), \
+             through a link, it is that tool.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands(tools)
+        .subcommands(generate::commands())
+        .after_long_help(EXIT_STATUS)
+}
+
+/// Runs the tool that `args` ask for.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let name = args.first().map(Path::new).and_then(Path::file_name);
+    let name = name.and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(tool) = TOOLS.iter().find(|tool| tool.name == name) {
+        return (tool.run)(&(tool.command)().get_matches_from(args));
+    }
+    let matches = multi_call().get_matches_from(args);
+    let Some((name, matches)) = matches.subcommand() else {
+        return ExitCode::FAILURE;
+    };
+    match TOOLS.iter().find(|tool| tool.short_name() == name) {
+        Some(tool) => (tool.run)(matches),
+        None => match generate::run(name, matches) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("snap_tools: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// What a tool is told of the origin, where it does not need its data.
+#[derive(Args, Clone, Debug)]
+struct OriginArgs {
+    /// The origin; checks that every old chunk lies on it
+    #[arg(long, value_name = "DEV", conflicts_with = "origin_size")]
+    origin: Option<PathBuf>,
+
+    /// The origin's size in sectors of 512 bytes, where the device is not at hand
+    #[arg(long, value_name = "SECTORS")]
+    origin_size: Option<u64>,
+}
+
+impl OriginArgs {
+    fn origin(&self) -> Result<Origin> {
+        if let Some(path) = &self.origin {
+            return Ok(Origin::from(&Device::open(path, Access::Read)?));
+        }
+        Ok(Origin {
+            sectors: self.origin_size.unwrap_or(Origin::UNKNOWN.sectors),
+            ..Origin::UNKNOWN
+        })
+    }
+}
+
+/// Parses a range of chunks: `FIRST..END`, `FIRST..` or `..END`.
+fn chunk_range(text: &str) -> std::result::Result<std::ops::Range<u64>, String> {
+    let (first, end) = text.split_once("..").ok_or("expected FIRST..END")?;
+    let number = |text: &str, default| match text {
+        "" => Ok(default),
+        _ => text.parse().map_err(|_| format!("`{text}` is no number")),
+    };
+    let range = number(first, 0)?..number(end, u64::MAX)?;
+    if range.is_empty() {
+        return Err("it is empty; END is not included".into());
+    }
+    Ok(range)
+}
+
+/// An error about a file as a whole.
+fn file_error(path: &Path, action: &'static str, source: std::io::Error) -> Error {
+    Error::File {
+        path: path.into(),
+        action,
+        source,
+    }
+}

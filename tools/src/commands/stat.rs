@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `snap_stat`
+
+use super::Tool;
+use crate::cow::{Cow, Origin};
+use crate::device::Access;
+use crate::error::Result;
+use crate::report::Report;
+use crate::stat::{live, stat, Live, Stat as Found};
+use clap::Args;
+use serde_json::{json, Value};
+use std::path::Path;
+
+#[derive(Args)]
+pub struct Stat {
+    /// The COW device, a file that holds its content, or the device-mapper name of an active
+    /// snapshot
+    #[arg(value_name = "INPUT|NAME")]
+    input: String,
+
+    /// Write the result as a JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Suppress output messages, return only exit code
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Tool for Stat {
+    const NAME: &'static str = "snap_stat";
+    const ABOUT: &'static str = "Tell how a snapshot's COW device is used";
+    const LONG_ABOUT: &'static str = "\
+Tells what is used and free, the share of metadata, how long the runs of records are, and what \
+other chunk sizes would have cost for the same writes to the origin. The advice is the largest \
+chunk size that would have taken at most a tenth more space: larger chunks mean fewer copies.
+
+Of an active snapshot, given by its device-mapper name, only the sizes are known; a path that \
+exists is taken for a COW device. Sizes are in sectors of 512 bytes.";
+    const EXTRA: &'static str = "\
+EXAMPLES
+  snap_stat /dev/vg/snap-cow
+  snap_stat --json vg-snap";
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    fn run(self, report: &Report) -> Result<bool> {
+        let path = Path::new(&self.input);
+        if !self.input.contains('/') && !path.exists() {
+            let live = live(&self.input)?;
+            if self.json {
+                println!("{:#}", live_json(&live));
+            } else if !report.is_quiet() {
+                tell_live(&live);
+            }
+            return Ok(matches!(live, Live::Active { .. }));
+        }
+        let found = stat(&Cow::open(path, Access::Read, Origin::UNKNOWN)?)?;
+        if self.json {
+            println!("{:#}", to_json(&found));
+        } else if !report.is_quiet() {
+            tell(&found);
+        }
+        Ok(true)
+    }
+}
+
+/// `part` of `whole` in percent, for people.
+fn percent(part: u64, whole: u64) -> String {
+    format!("{:.1}%", part as f64 * 100.0 / whole.max(1) as f64)
+}
+
+fn tell(found: &Found) {
+    let chunk = u64::from(found.header.chunk_sectors);
+    let size = |name, chunks: u64, share: String| {
+        println!("{name:<12}{:>16} sectors  {share}", chunks * chunk);
+    };
+    println!("chunk size  {chunk:>16} sectors");
+    println!("valid       {:>16}", found.header.valid);
+    size("total", found.chunks, String::new());
+    size(
+        "used",
+        found.used_chunks,
+        percent(found.used_chunks, found.chunks),
+    );
+    size("free", found.chunks - found.used_chunks, String::new());
+    let share = format!(
+        "{} of used",
+        percent(found.metadata_chunks, found.used_chunks)
+    );
+    size("metadata", found.metadata_chunks, share);
+    println!("records     {:>16} in {} runs", found.records, found.runs);
+    for (class, count) in found.run_lengths.iter().enumerate() {
+        let (from, to) = (1_u64 << class, (2_u64 << class) - 1);
+        println!("  runs of {from} to {to}: {count}");
+    }
+    println!("chunk sizes for the same writes, in sectors:");
+    for size in &found.sizes {
+        println!(
+            "  {:>8}: {} chunks, {} sectors",
+            size.chunk_sectors, size.chunks, size.sectors
+        );
+    }
+    println!("advice: chunk size {} sectors", found.advice());
+}
+
+fn to_json(found: &Found) -> Value {
+    let sizes: Vec<Value> = found
+        .sizes
+        .iter()
+        .map(|size| {
+            json!({
+                "chunk_size": size.chunk_sectors,
+                "chunks": size.chunks,
+                "sectors": size.sectors,
+            })
+        })
+        .collect();
+    let chunk = u64::from(found.header.chunk_sectors);
+    json!({
+        "chunk_size": chunk,
+        "valid": found.header.valid,
+        "total": found.chunks * chunk,
+        "used": found.used_chunks * chunk,
+        "free": (found.chunks - found.used_chunks) * chunk,
+        "metadata": found.metadata_chunks * chunk,
+        "records": found.records,
+        "runs": found.runs,
+        "run_lengths": found.run_lengths,
+        "sizes": sizes,
+        "advice": found.advice(),
+    })
+}
+
+fn tell_live(live: &Live) {
+    match live {
+        Live::Active {
+            used,
+            total,
+            metadata,
+            chunk_sectors,
+        } => {
+            println!("chunk size  {chunk_sectors:>16} sectors");
+            println!("total       {total:>16} sectors");
+            println!("used        {used:>16} sectors  {}", percent(*used, *total));
+            println!("free        {:>16} sectors", total.saturating_sub(*used));
+            let share = percent(*metadata, *used);
+            println!("metadata    {metadata:>16} sectors  {share} of used");
+        }
+        Live::Other(status) => println!("status: {status}"),
+    }
+}
+
+fn live_json(live: &Live) -> Value {
+    match live {
+        Live::Active {
+            used,
+            total,
+            metadata,
+            chunk_sectors,
+        } => json!({
+            "status": "active",
+            "chunk_size": chunk_sectors,
+            "total": total,
+            "used": used,
+            "free": total.saturating_sub(*used),
+            "metadata": metadata,
+        }),
+        Live::Other(status) => json!({ "status": status }),
+    }
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The tools of dm-snapshot's persistent exception store.
+//!
+//! A COW device holds what a snapshot keeps aside of its origin, and the metadata that says which
+//! chunk went where. This library reads, checks and writes that metadata, and the data with it,
+//! without the kernel; the files under `commands` make the `snap_*` commands of it.
+//!
+//! What the bytes mean is decided in one place, [`format`](mod@format), which the kernel module is
+//! built from too.
+
+#![forbid(unsafe_code)]
+
+#[path = "../../src/format/mod.rs"]
+#[allow(missing_docs)]
+pub mod format;
+
+pub mod buffer;
+pub mod check;
+pub mod commands;
+pub mod cow;
+pub mod delta;
+pub mod device;
+pub mod dump;
+pub mod duplicates;
+pub mod error;
+pub mod export;
+pub mod interrupt;
+pub mod merge;
+pub mod repair;
+pub mod report;
+pub mod restore;
+pub mod run;
+pub mod snapshot;
+pub mod stat;
+
+pub use error::{Error, Result};

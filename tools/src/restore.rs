@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Writes the metadata of a COW device.
+
+use crate::buffer::{is_zero, AlignedBuf};
+use crate::cow::{byte_range, Growable, Origin};
+use crate::device::{Access, Device};
+use crate::dump::{Head, Visitor};
+use crate::error::{Error, Result};
+use crate::format::{ChunkSize, Exception, Fault, Geometry, Header, RecordCheck, SECTOR_BYTES};
+use crate::run::Run;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Writes header and areas to a COW device.
+///
+/// First the header, marked invalid; then the records, from the first area on; when all of them
+/// are durable, the header as it shall be. So the kernel never loads what was cut short: it finds
+/// an invalid snapshot. Data chunks are not touched.
+pub struct AreaWriter {
+    device: Arc<Device>,
+    geometry: Geometry,
+    check: RecordCheck<Growable<(u64, u64)>>,
+    window: AlignedBuf,
+    /// The number of the window in memory.
+    number: u64,
+    /// Bytes filled in it.
+    filled: usize,
+    records: u64,
+}
+
+impl AreaWriter {
+    /// Begins to write to `device`: whatever snapshot was there is invalid from now on.
+    pub fn new(device: Arc<Device>, geometry: Geometry) -> Result<Self> {
+        let writer = Self {
+            device,
+            geometry,
+            check: RecordCheck::new(geometry),
+            window: AlignedBuf::new(geometry.window_bytes() as usize),
+            number: 0,
+            filled: 0,
+            records: 0,
+        };
+        writer.write_header(false)?;
+        Ok(writer)
+    }
+
+    /// Writes the next record; one that the kernel would refuse is an error.
+    pub fn push(&mut self, e: Exception) -> Result<()> {
+        let checked = self.check.check(self.records, e);
+        checked.map_err(|fault| self.fault(fault))?;
+        self.window[self.filled..][..Exception::BYTES].copy_from_slice(&e.to_bytes());
+        self.filled += Exception::BYTES;
+        self.records += 1;
+        if self.filled == self.window.len() {
+            self.write_window()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and the header with `valid`.
+    pub fn finish(mut self, valid: bool) -> Result<u64> {
+        let checked = self.check.finish();
+        checked.map_err(|fault| self.fault(fault))?;
+        // The list ends with an empty record, and everything after it in its area must be zero.
+        let per_area = u64::from(self.geometry.windows_per_area());
+        loop {
+            self.write_window()?;
+            if self.number % per_area == 0 {
+                break;
+            }
+        }
+        self.device.flush()?;
+        self.write_header(valid)?;
+        Ok(self.records)
+    }
+
+    fn write_window(&mut self) -> Result<()> {
+        let Some(extent) = self.geometry.window(self.number) else {
+            return Err(self.fault(Fault::AreaBeyondDevice {
+                area: self.number / u64::from(self.geometry.windows_per_area()),
+                cow_chunks: self.geometry.cow_chunks(),
+            }));
+        };
+        self.window[self.filled..].fill(0);
+        self.device.write_at(&self.window, byte_range(extent).0)?;
+        self.number += 1;
+        self.filled = 0;
+        Ok(())
+    }
+
+    fn write_header(&self, valid: bool) -> Result<()> {
+        let header = Header {
+            valid,
+            chunk_sectors: self.geometry.chunk_size().sectors(),
+        };
+        let mut block = AlignedBuf::new(self.device.block() as usize);
+        block[..Header::BYTES].copy_from_slice(&header.to_bytes());
+        self.device.write_at(&block, 0)?;
+        self.device.flush()
+    }
+
+    fn fault(&self, fault: Fault) -> Error {
+        Error::Fault {
+            path: self.device.path().into(),
+            fault,
+        }
+    }
+}
+
+/// The bytes at the start of a device that must be zero for it to count as empty. Every common
+/// file system and volume manager leaves a mark there.
+const EMPTY_BYTES: u64 = 128 * 1024;
+
+/// Refuses a device that something is stored on.
+pub fn refuse_live_data(device: &Device) -> Result<()> {
+    let mut start = AlignedBuf::new(device.bytes().min(EMPTY_BYTES) as usize);
+    device.read_at(&mut start, 0)?;
+    if is_zero(&start) {
+        return Ok(());
+    }
+    let header: Option<[u8; Header::BYTES]> = start.first_chunk().copied();
+    let what = match header.map(|header| Header::read(&header)) {
+        Some(Ok(Some(_))) => "a snapshot",
+        _ => "data",
+    };
+    Err(Error::Refused(format!(
+        "{}: it holds {what}; give --force to overwrite it",
+        device.path().display()
+    )))
+}
+
+/// What to restore to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// A block device, or a file that is made if there is none.
+    pub path: PathBuf,
+    /// Overwrite what is there.
+    pub force: bool,
+}
+
+impl Target {
+    /// Opens the device, or makes the file, for a COW of `sectors` sectors.
+    ///
+    /// An existing file shorter than that is made longer.
+    pub fn open(&self, sectors: u64) -> Result<Device> {
+        open_target(&self.path, sectors, self.force)
+    }
+}
+
+fn open_target(path: &Path, sectors: u64, force: bool) -> Result<Device> {
+    let too_large = || {
+        Error::Refused(format!(
+            "{}: a COW device of {sectors} sectors cannot be made",
+            path.display()
+        ))
+    };
+    let bytes = sectors.checked_mul(SECTOR_BYTES.into());
+    let bytes = bytes
+        .filter(|bytes| i64::try_from(*bytes).is_ok())
+        .ok_or_else(too_large)?;
+    if !path.exists() {
+        return Device::create(path, bytes);
+    }
+    let mut device = Device::open(path, Access::Write)?;
+    if !force {
+        refuse_live_data(&device)?;
+    }
+    if !device.is_block_device() && device.bytes() < bytes {
+        device.set_bytes(bytes)?;
+    }
+    Ok(device)
+}
+
+/// Writes a dump to a COW device; see [`AreaWriter`].
+pub struct Restorer {
+    target: Target,
+    origin: Origin,
+    /// The head and what writes the list, once the head is known.
+    list: Option<(Head, AreaWriter)>,
+    records: Option<u64>,
+}
+
+impl Restorer {
+    /// Will write to `target`, for a snapshot of `origin`.
+    pub fn new(target: Target, origin: Origin) -> Self {
+        Self {
+            target,
+            origin,
+            list: None,
+            records: None,
+        }
+    }
+
+    /// The number of records written; `None` if the dump had no end.
+    pub fn records(&self) -> Option<u64> {
+        self.records
+    }
+
+    fn geometry(&self, head: &Head, device: Option<&Device>) -> Result<Geometry> {
+        let block = device.map_or(SECTOR_BYTES, Device::block);
+        let sectors = device.map_or(head.cow_sectors, Device::sectors);
+        ChunkSize::for_devices(head.chunk_sectors, block, self.origin.block)
+            .map_err(|fault| Fault::ChunkSize(head.chunk_sectors, fault))
+            .and_then(|chunk| Geometry::new(chunk, sectors, self.origin.sectors))
+            .map_err(|fault| Error::Fault {
+                path: self.target.path.clone(),
+                fault,
+            })
+    }
+}
+
+impl Visitor for Restorer {
+    fn head(&mut self, head: &Head) -> Result<()> {
+        if !head.has_list {
+            return Err(Error::Refused(
+                "the dump has the header only; nothing was written".into(),
+            ));
+        }
+        // A dump that makes no sense shall not make a file.
+        self.geometry(head, None)?;
+        let device = self.target.open(head.cow_sectors)?;
+        let geometry = self.geometry(head, Some(&device))?;
+        self.list = Some((*head, AreaWriter::new(Arc::new(device), geometry)?));
+        Ok(())
+    }
+
+    fn run(&mut self, run: Run) -> Result<()> {
+        if let Some((_, list)) = &mut self.list {
+            run.records().try_for_each(|e| list.push(e))?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, _records: u64) -> Result<()> {
+        if let Some((head, list)) = self.list.take() {
+            self.records = Some(list.finish(head.valid)?);
+        }
+        Ok(())
+    }
+}
