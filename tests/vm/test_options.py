@@ -4,6 +4,7 @@
 import errno
 import subprocess
 
+import disks
 import dm
 import pytest
 
@@ -74,3 +75,19 @@ def test_a_table_that_waits_for_handover_shows_no_chunk_size(devices, pair):
     assert device.table(inactive=True)[0][3].endswith(" PO 0")
     device.clear()
     assert device.table()[0][3].endswith(" PO 8")
+
+
+def test_a_used_snapshot_loads_before_its_origin_has_a_size(devices, pair):
+    """LVM loads the tables of a volume from the bottom up and resumes them later: the origin's size is 0 by then."""
+    origin, cow = pair
+    device = devices("s", table(pair, "P"))
+    disks.write(device.path, 5 * 4096, b"\x11" * 512)
+    device.remove()
+    lower = devices("lower")
+    lower.load([(0, origin.sectors, "linear", f"{origin.path} 0")])
+    upper = devices("upper")
+    upper.load([(0, origin.sectors, "snapshot", f"{lower.path} {cow.path} P 8")])
+    lower.resume()
+    upper.resume()
+    assert upper.usage()[0] == 24
+    assert disks.read(upper.path, 5 * 4096, 512) == b"\x11" * 512

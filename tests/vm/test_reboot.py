@@ -4,6 +4,7 @@
 import os
 import random
 
+import aio
 import disks
 import dm
 import pytest
@@ -14,7 +15,7 @@ BOOTS = 3
 
 CHUNK = 16
 SIZE = 16 << 20
-WRITES = 1500
+WRITES = 640
 
 
 class Virtio:
@@ -33,7 +34,7 @@ def content(seed):
 def changes(seed):
     """Where is what written, at each boot the same for whoever asks."""
     rng = random.Random(seed)
-    return [(rng.randrange(SIZE // 512) * 512, rng.randbytes(512)) for _ in range(WRITES // 2)]
+    return [(sector * 512, rng.randbytes(512)) for sector in rng.sample(range(SIZE // 512), WRITES)]
 
 
 def apply(data, seed):
@@ -44,8 +45,11 @@ def apply(data, seed):
 
 
 def write(path, seed):
-    for offset, block in changes(seed):
-        disks.write(path, offset, block)
+    writer = aio.Writer(32, 512)
+    blocks = changes(seed)
+    for start in range(0, len(blocks), 32):
+        assert writer.write([(path, *block) for block in blocks[start:start + 32]]) == [512] * 32
+    writer.close()
 
 
 @pytest.fixture

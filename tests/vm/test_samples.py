@@ -7,14 +7,13 @@ import subprocess
 import dm
 import pytest
 
-DISKS = {"one": "96M", "two": "96M"}
+DISKS = {"one": "96M", "two": "96M", "origin": "8M", "cow": "8M"}
 
 
-@pytest.mark.parametrize("name", ["dmsetup-snapshot.sh", "lvm-snapshot.sh"])
-def test_sample(name):
-    for path in (os.environ["DISK_ONE"], os.environ["DISK_TWO"]):
-        subprocess.run(["wipefs", "-a", "-q", path], check=True)
-    run = subprocess.run([f"/project/samples/{name}", os.environ["DISK_ONE"], os.environ["DISK_TWO"]],
+@pytest.mark.parametrize("name,first,second", [("dmsetup-snapshot.sh", "DISK_ORIGIN", "DISK_COW"),
+                                               ("lvm-snapshot.sh", "DISK_ONE", "DISK_TWO")])
+def test_sample(name, first, second):
+    run = subprocess.run([f"/project/samples/{name}", os.environ[first], os.environ[second]],
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(run.stdout)
     assert run.returncode == 0, run.stdout[-3000:]
