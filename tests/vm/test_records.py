@@ -157,3 +157,24 @@ def test_a_list_in_any_order_is_loaded_and_continued(snapshot, disk, pairs):
         chunk for chunk in range(following, following + 50) if not layout.is_metadata(chunk)][:40]
     volume.activate()
     assert disks.first_difference(disks.read(snap.path), expected) is None
+
+
+@pytest.mark.rust_only
+@pytest.mark.parametrize("count", [0, 3, 31, 32, 200, PER_AREA - 2])
+def test_what_stands_after_the_end_of_the_list_never_comes_to_life(snapshot, disk, count):
+    """A torn write may leave records behind the end; adding one more must not join the two."""
+    pairs = list(zip(range(count), cow.Layout(CHUNK).data_chunks(count)))
+    made = image(pairs)
+    for number in range(count + 1, PER_AREA):
+        made.record(number, 900, 700 + number)
+    device = disk(1200 * BYTES)
+    device.write(0, made.data)
+    volume, snap = snapshot(1024 * BYTES, 0, CHUNK, cow=device)
+    expected = disks.read(snap.path)
+    assert expected[900 * BYTES:901 * BYTES] == volume.content[900 * BYTES:901 * BYTES]
+    disks.write(volume.path, 500 * BYTES, b"\x11" * 512)
+    volume.deactivate()
+    found = cow.Cow(device.read())
+    assert found.check() == pairs + [(500, found.layout.data_chunks(count + 1)[-1])]
+    volume.activate()
+    assert disks.read(snap.path) == expected
