@@ -48,7 +48,8 @@ fuzz: ## fuzz every parser of outside input, TIME=60 seconds each
 	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/fuzz' tests/fuzz/run $(TIME)
 
 bench-tools: ## the speed of the tools on 10 million exceptions
-	@tests/bench/tools
+	@mkdir -p build
+	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/tools' tests/bench/tools '$(CURDIR)/build'
 
 bench: ## the performance of this store and the kernel's own, side by side
 	@scripts/bench
@@ -60,4 +61,4 @@ cache-clean: ## remove the cache too: build roots, kernels, guests
 	@scripts/cache-clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
