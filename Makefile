@@ -7,7 +7,7 @@ running := /lib/modules/$(shell uname -r)/build
 KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
 export KERNEL FLAVOUR
 
-.PHONY: all modules module install uninstall check demo bench clean cache-clean help
+.PHONY: all modules module install uninstall check demo tools install-tools fuzz bench-tools bench clean cache-clean help
 .DEFAULT_GOAL := all
 
 all: modules ## build for KDIR=, by default the running kernel if it has Rust metadata
@@ -34,6 +34,23 @@ check: ## every check and test, on stock kernels in virtual machines, or FLAVOUR
 demo: ## a snapshot of a file system that survives a reboot, shown in a virtual machine
 	@scripts/demo
 
+tools: ## the userspace tools (snap_check, ...), into build/tools/release/
+	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/tools' \
+		cargo build --release --locked --features live --manifest-path tools/Cargo.toml
+
+install-tools: tools ## install the tools below PREFIX=/usr/local (DESTDIR=): links, manual pages, completions
+	install -D build/tools/release/snap_tools '$(DESTDIR)$(PREFIX)/sbin/snap_tools'
+	'$(DESTDIR)$(PREFIX)/sbin/snap_tools' install-links '$(DESTDIR)$(PREFIX)/sbin'
+	'$(DESTDIR)$(PREFIX)/sbin/snap_tools' generate man '$(DESTDIR)$(PREFIX)/share/man/man8'
+	'$(DESTDIR)$(PREFIX)/sbin/snap_tools' generate completions '$(DESTDIR)$(PREFIX)/share/snap_tools/completions'
+
+fuzz: ## fuzz every parser of outside input, TIME=60 seconds each
+	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/fuzz' tests/fuzz/run $(TIME)
+
+bench-tools: ## the speed of the tools on 10 million exceptions
+	@mkdir -p build
+	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/tools' tests/bench/tools '$(CURDIR)/build'
+
 bench: ## the performance of this store and the kernel's own, side by side
 	@scripts/bench
 
@@ -44,4 +61,4 @@ cache-clean: ## remove the cache too: build roots, kernels, guests
 	@scripts/cache-clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
