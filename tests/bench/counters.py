@@ -41,8 +41,9 @@ def cpu_seconds():
     The host answers: in here, time that the host gave to somebody else looks like time used.
     """
     number = next(_questions)
-    question, answer = OUT / f"cpu-{number}.ask", OUT / f"cpu-{number}.answer"
+    question, answer = OUT / f"cpu-{number}.new", OUT / f"cpu-{number}.answer"
     question.write_text("")
+    question.rename(question.with_suffix(".ask"))
     deadline = time.monotonic() + 30
     while not answer.exists():
         if time.monotonic() > deadline:

@@ -49,7 +49,7 @@ def sequential(path, megabytes, depth):
 
 def poisson(path, rate, chunk_kib, seconds, megabytes):
     """An open loop: writes come when they come, however long those before take."""
-    return run(path, "--rw=randwrite", f"--bs={BLOCK}", f"--blockalign={chunk_kib}k", "--randrepeat=1",
+    return run(path, "--rw=randwrite", f"--bs={BLOCK}", f"--blockalign={chunk_kib}k", "--norandommap=1",
                f"--rate_iops={rate}", "--rate_process=poisson", "--io_submit_mode=offload", "--iodepth=128",
                "--time_based", f"--runtime={seconds}", f"--size={megabytes}M")
 

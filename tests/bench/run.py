@@ -3,6 +3,7 @@
 """The benchmark, inside the guest. scripts/bench starts it."""
 
 import argparse
+import faulthandler
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from cases import cases
 from machine import Machine
 
 OUT = Path("/out")
+HANGS = 900  # seconds
 WORKLOADS = {
     "randwrite": writes.randwrite, "seqwrite": writes.seqwrite, "snapwrite": writes.snapwrite,
     "poisson": writes.poisson, "multi": writes.multi, "chain": writes.chain,
@@ -71,7 +73,10 @@ def main():
         for turn in range(case.rounds):
             # who goes first changes from round to round
             for store in case.stores if turn % 2 == 0 else reversed(case.stores):
+                # a run that hangs says where
+                faulthandler.dump_traceback_later(HANGS, exit=True)
                 result = one(machine, case, store)
+                faulthandler.cancel_dump_traceback_later()
                 results.append(result)
                 line.setdefault(store, []).append(shown(result))
         (OUT / "results.json").write_text("[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n")
