@@ -5,7 +5,7 @@ MODULE := dm_snap_persistent
 running := /lib/modules/$(shell uname -r)/build
 # stays empty when the running kernel's headers have no Rust metadata
 KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
-export KERNEL
+export KERNEL FLAVOUR
 
 .PHONY: all modules module install uninstall check demo bench clean cache-clean help
 .DEFAULT_GOAL := all
@@ -28,7 +28,7 @@ install: ## install the module built for KDIR=, and what loads it with dm-snapsh
 uninstall: ## remove exactly what install put there
 	@scripts/install-module uninstall '$(KDIR)'
 
-check: ## every check and test, on stock kernels in virtual machines
+check: ## every check and test, on stock kernels in virtual machines, or FLAVOUR=uml, debug (KASAN, lockdep, …)
 	@scripts/check
 
 demo: ## a snapshot of a file system that survives a reboot, shown in a virtual machine
