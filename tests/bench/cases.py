@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 # The writes of a run, at least and at most: what the memory behind the devices is for.
 LEAST = 100
-MOST = {4: 20000, 64: 4000, 256: 1500}
-REGION_MIB = 384
+MOST = {4: 20000, 64: 2000, 256: 500}
+REGION_MIB = 128
 
 
 @dataclass(frozen=True)
