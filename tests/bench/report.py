@@ -90,11 +90,12 @@ def bounds(results):
     for latency, limit in (1000, 2), (5000, 4):
         yield ratios(f"activation of 1 M exceptions, {latency // 1000} ms", "seconds",
                      find("activate-1m", latency_us=latency), at_least=limit, inverse=True)
-    limit = Bound("IOPS at QD1 against the five requests of the same device", at_least=0.95)
+    # medians: the time of the five on the bare device is added up, and one that waits for the CPU spoils a mean
+    limit = Bound("five requests of the same device : time of a write at QD1", at_least=0.95)
     for key in find("randwrite", queue_depth=1, mbps=0):
-        chain, rust = results.get(("chain", *key[1:]), "raw", "iops"), results.get(key, "rust", "iops")
+        chain, rust = results.get(("chain", *key[1:]), "raw", "p50_us"), results.get(key, "rust", "p50_us")
         if chain and rust:
-            limit.add(describe(key), rust / chain)
+            limit.add(describe(key), chain / rust)
     yield limit
     for chunk, at_most in (4, 1.0), (256, 0.7):
         yield ratios(f"CPU per exception, {chunk} KiB, QD1", "cpu_us_per_exception",
@@ -112,7 +113,7 @@ def bounds(results):
 
 def print_table(results):
     """All medians."""
-    fields = [("IOPS", "iops"), ("p99 us", "p99_us"), ("seconds", "seconds"),
+    fields = [("IOPS", "iops"), ("p50 us", "p50_us"), ("p99 us", "p99_us"), ("seconds", "seconds"),
               ("metadata", "metadata_sectors_per_exception"), ("flushes", "flushes_per_exception"),
               ("CPU us", "cpu_us_per_exception")]
     print(f"{'Rust : C, medians':40}", *(f"{title:>22}" for title, _ in fields))
