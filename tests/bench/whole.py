@@ -5,7 +5,7 @@ import time
 from contextlib import ExitStack
 
 import metadata
-from counters import Block, Memory
+from counters import Block, Memory, cpu_seconds
 from devices import NullBlk, zero
 from dm import Device
 from stores import choose, snapshot, verify
@@ -22,14 +22,15 @@ def activate(machine, case, store):
         prepare=lambda devices: metadata.write(devices[1].path, case.chunk_kib, case.size, origin_chunks, True))
     choose(store)
     with Device("origin", origin.sectors, "snapshot-origin", origin.path):
-        start = time.monotonic()
+        cpu, start = cpu_seconds(), time.monotonic()
         with Device("snapshot", origin.sectors, "snapshot", f"{origin.path} {cow.path} P {case.chunk_kib * 2}") as snap:
             seconds = time.monotonic() - start
+            cpu = cpu_seconds() - cpu
             verify(store)
             found = snap.exceptions(case.chunk_kib)
             if found != case.size:
                 raise RuntimeError(f"{found} exceptions, not {case.size}")
-    return {"seconds": seconds}
+    return {"seconds": seconds, "cpu_us_per_exception": cpu * 1e6 / case.size}
 
 
 def merge(machine, case, store):
@@ -37,20 +38,21 @@ def merge(machine, case, store):
     (origin, cow), _ = machine.devices("merge", [ORIGIN_MIB, size], case.device, key=(case.chunk_kib, case.size))
     metadata.write(cow.path, case.chunk_kib, case.size, 4 * case.size, case.workload == "merge-scattered")
     choose(store)
-    block = Block(cow.name)
-    start = time.monotonic()
+    block, cpu, start = Block(cow.name), cpu_seconds(), time.monotonic()
     with Device("merge", origin.sectors, "snapshot-merge",
                 f"{origin.path} {cow.path} P {case.chunk_kib * 2}") as merging:
         verify(store)
         while merging.exceptions(case.chunk_kib):
             time.sleep(0.02)
         seconds = time.monotonic() - start
+        cpu = cpu_seconds() - cpu
     count = Block.total([block])
     return {
         "seconds": seconds,
         "metadata_sectors_per_exception": count["sectors_written"] / case.size,
         "flushes_per_exception": count["flushes"] / case.size,
         "cow_writes_per_exception": count["writes"] / case.size,
+        "cpu_us_per_exception": cpu * 1e6 / case.size,
     }
 
 
