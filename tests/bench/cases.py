@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is measured: which workloads, on which devices, how long."""
+
+from dataclasses import dataclass, replace
+
+# The writes of a run, at least and at most: what the memory behind the devices is for.
+LEAST = 100
+MOST = {4: 20000, 64: 2000, 256: 500}
+REGION_MIB = 128
+
+
+@dataclass(frozen=True)
+class Case:
+    """Runs of the same workload on the same devices, one with each of `stores`, `rounds` times."""
+
+    workload: str
+    chunk_kib: int
+    queue_depth: int
+    latency_us: int
+    mbps: int = 0
+    size: int = 0  # exceptions to activate or merge, writes a second of poisson
+    stores: tuple = ("c", "rust")
+    rounds: int = 3
+    seconds: float = 1.0
+
+    @property
+    def device(self):
+        return self.latency_us, self.mbps
+
+    def writes(self):
+        """How many writes take about `seconds`."""
+        chain = 5 * (self.latency_us + 80) / 1e6 / min(self.queue_depth, 16)
+        copy = 2 * self.chunk_kib / 1024 / self.mbps if self.mbps else 0
+        return int(min(MOST[self.chunk_kib], max(LEAST, self.seconds / max(chain, copy))))
+
+    def __str__(self):
+        words = [self.workload, f"{self.chunk_kib} KiB"]
+        if self.queue_depth:
+            words.append(f"QD{self.queue_depth}")
+        words.append(f"{self.latency_us / 1000:g} ms")
+        if self.mbps:
+            words.append(f"{self.mbps} MB/s")
+        return ", ".join(words)
+
+
+PAIR = ("c", "rust")
+ALL = PAIR + ("raw", "thin")
+FAST, MIDDLE, SLOW, NARROW = (100, 0), (1000, 0), (5000, 0), (100, 100)
+
+
+def _quick():
+    """The figures that have a bound of their own, and a little of everything."""
+    yield Case("memory", 512, 0, 0, rounds=1)
+    for device in FAST, MIDDLE, NARROW:
+        chain = ("chain",) if device != NARROW else ()
+        for chunk in 4, 64, 256:
+            yield Case("randwrite", chunk, 1, *device, stores=chain + PAIR)
+        if device == MIDDLE:
+            yield Case("randwrite", 4, 32, *device)
+            yield Case("randwrite", 64, 32, *device, stores=ALL)
+            yield Case("seqwrite", 64, 1, *device, stores=ALL)
+            yield Case("snapwrite", 64, 8, *device)
+            yield Case("multi", 64, 8, *device)
+            for rate in 400, 1600:
+                yield Case(f"poisson-{rate}", 64, 0, *device, size=rate, seconds=2)
+    for device in MIDDLE, SLOW:
+        yield Case("activate-1m", 4, 0, *device, size=1_000_000)
+    yield from _merges([(4, *MIDDLE), (64, 1000, 100)], 2000)
+
+
+def _full():
+    yield Case("memory", 512, 0, 0, rounds=1)
+    # null_blk does not forget that it had a limit: the narrow device last
+    for device in FAST, MIDDLE, SLOW, NARROW:
+        for chunk in 4, 64, 256:
+            for depth in 1, 8, 32, 128:
+                chain = ("chain",) if device != NARROW and depth == 1 else ()
+                # a thin pool's blocks are 64 KiB at least
+                yield Case("randwrite", chunk, depth, *device, stores=chain + (PAIR if chunk == 4 else ALL))
+        for depth in 1, 8:
+            yield Case("seqwrite", 64, depth, *device, stores=ALL)
+            yield Case("seqwrite", 4, depth, *device)
+        for depth in 1, 32:
+            yield Case("snapwrite", 64, depth, *device)
+        for chunk in 4, 64:
+            yield Case("multi", chunk, 8, *device)
+        for rate in 400, 1600:
+            yield Case(f"poisson-{rate}", 64, 0, *device, size=rate, seconds=4, stores=ALL)
+    for name, size in ("10k", 10_000), ("100k", 100_000), ("1m", 1_000_000):
+        for device in FAST, MIDDLE, SLOW:
+            yield Case(f"activate-{name}", 4, 0, *device, size=size)
+    yield from _merges([(4, *MIDDLE), (64, *MIDDLE), (64, 1000, 100)], 20_000)
+
+
+def _merges(devices, size):
+    for chunk, *device in devices:
+        for kind in "scattered", "sequential":
+            yield Case(f"merge-{kind}", chunk, 0, *device, size=size)
+
+
+def cases(quick, rounds):
+    """Those of a quick benchmark, or of a whole one."""
+    return [replace(case, rounds=rounds or case.rounds) for case in (_quick() if quick else _full())]

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""null_blk devices of known latency and bandwidth.
+
+A device keeps its data when it is reconfigured, so that it can be filled at full speed and measured afterwards.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+ROOT = Path("/sys/kernel/config/nullb")
+BLOCK = 4096
+_BLKFLSBUF = 0x1261
+
+
+class NullBlk:
+    """One device. Memory is used for what was written to it only, whatever its size."""
+
+    def __init__(self, name, megabytes):
+        self.name = name
+        self.directory = ROOT / name
+        self.path = f"/dev/{name}"
+        self.sectors = megabytes << 11
+        self.was_throttled = False
+        self.directory.mkdir()
+        self._set(size=megabytes, blocksize=BLOCK, memory_backed=1, irqmode=2, hw_queue_depth=256, submit_queues=1)
+        self.configure(latency_us=0, mbps=0)
+
+    def _set(self, **attributes):
+        for name, value in attributes.items():
+            (self.directory / name).write_text(str(value))
+
+    def configure(self, latency_us, mbps):
+        """latency_us: how long a request takes; mbps: how many MiB/s pass, 0 for any. A volatile write cache
+        makes every flush a request of its own."""
+        if (self.directory / "power").read_text().strip() == "1":
+            sync(self.path)  # what is in the volatile cache is lost when the power goes
+            self._set(power=0)
+        # null_blk never forgets that it had a limit: then a large one stands for none
+        self.was_throttled |= mbps > 0
+        self._set(completion_nsec=latency_us * 1000 or 1000, mbps=mbps or (40960 if self.was_throttled else 0),
+                  cache_size=64, power=1)
+        scheduler = Path(f"/sys/block/{self.name}/queue/scheduler")
+        if scheduler.exists():
+            scheduler.write_text("none")
+
+    def remove(self):
+        self._set(power=0)
+        self.directory.rmdir()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.remove()
+
+
+def sync(path):
+    """What was written is on the device, and will be read from it."""
+    with open(path, "rb+", buffering=0) as file:
+        os.fsync(file.fileno())
+        fcntl.ioctl(file, _BLKFLSBUF)
+
+
+def zero(path, byte_count):
+    with open(path, "rb+", buffering=0) as file:
+        file.write(bytes(byte_count))
+    sync(path)
+
+
+def fill(path, megabytes):
+    """Writes data that is not zero, so that reading it back is a copy."""
+    pattern = os.urandom(1 << 20)
+    with open(path, "rb+", buffering=0) as file:
+        for _ in range(megabytes):
+            file.write(pattern)
+    sync(path)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Workloads that write, and count what that takes."""
+
+import fio
+from cases import REGION_MIB
+from counters import Block, cpu_seconds
+from stores import ThinPool, snapshot
+
+ORIGIN_MIB = 64 << 10  # far more than is ever written: null_blk has memory for what is
+COWS = 4
+SEQUENTIAL_MIB = 128
+
+_startup = []
+
+
+def fio_startup(path):
+    """The CPU time that starting fio takes, for one write."""
+    while len(_startup) < 5:
+        before = cpu_seconds()
+        fio.fresh_chunks(path, 1, 4, 1)
+        _startup.append(cpu_seconds() - before)
+    return sorted(_startup)[2]
+
+
+def _figures(result):
+    return {"iops": result.iops, "p50_us": result.p50_us, "p99_us": result.p99_us}
+
+
+def _devices(machine, case):
+    def fill(devices):
+        for device in devices:
+            fio.sequential(device.path, REGION_MIB + 64, 8)
+
+    (origin, *cows), _ = machine.devices("write", [ORIGIN_MIB] + [REGION_MIB + 512] * COWS, case.device, prepare=fill)
+    return origin, cows
+
+
+def _thin(machine, case):
+    block = max(ThinPool.BLOCK_KIB, case.chunk_kib)
+    _, pool = machine.devices("thin", [64, 2 * REGION_MIB + 64], case.device, key=block,
+                              prepare=lambda devices: ThinPool(*devices, REGION_MIB, block))
+    return pool
+
+
+def _run(machine, case, store, job, target=lambda snap: snap.origin, cow_count=1, fresh=True):
+    """Runs job(path) with nothing, a thin snapshot or snapshots under it."""
+    origin, cows = _devices(machine, case)
+    if store == "raw":
+        return _figures(job(origin.path))
+    if store == "thin":
+        with _thin(machine, case).snapshot() as volume:
+            return _figures(job(volume.path))
+    startup = fio_startup(origin.path)
+    with snapshot(store, origin, cows[:cow_count], case.chunk_kib) as snap:
+        blocks = [Block(cow.name) for cow in cows[:cow_count]]
+        cpu = cpu_seconds()
+        result = job(target(snap).path)
+        cpu = max(cpu_seconds() - cpu - startup, 0)
+        count = Block.total(blocks)
+        new = snap.exceptions()
+    if fresh and new != result.writes * cow_count:
+        raise RuntimeError(f"{new} exceptions of {result.writes} writes: not every chunk was fresh")
+    return _figures(result) | {
+        "metadata_sectors_per_exception": count["sectors_written"] / new - case.chunk_kib * 2,
+        "flushes_per_exception": count["flushes"] / new,
+        "cow_writes_per_exception": count["writes"] / new,
+        "cpu_us_per_exception": cpu * 1e6 / new,
+    }
+
+
+def _scattered(case):
+    return lambda path: fio.fresh_chunks(path, case.writes(), case.chunk_kib, case.queue_depth)
+
+
+def randwrite(machine, case, store):
+    return _run(machine, case, store, _scattered(case))
+
+
+def multi(machine, case, store):
+    return _run(machine, case, store, _scattered(case), cow_count=COWS)
+
+
+def snapwrite(machine, case, store):
+    # what is written to the snapshot itself is on the COW device too, once its chunk is
+    result = _run(machine, case, store, _scattered(case), target=lambda snap: snap.snapshots[0])
+    result["metadata_sectors_per_exception"] -= fio.BLOCK // 512
+    result["cow_writes_per_exception"] -= 1
+    return result
+
+
+def seqwrite(machine, case, store):
+    return _run(machine, case, store, lambda path: fio.sequential(path, SEQUENTIAL_MIB, case.queue_depth), fresh=False)
+
+
+def poisson(machine, case, store):
+    # what a thin snapshot shares is in the part that was written before
+    size = REGION_MIB if store == "thin" else ORIGIN_MIB
+    return _run(machine, case, store, lambda path: fio.poisson(
+        path, case.size, case.chunk_kib, case.seconds, size), fresh=False)
+
+
+def chain(machine, case, _store):
+    """The five requests that a write at depth 1 cannot do without, each alone on the same devices."""
+    origin, (cow, *_) = _devices(machine, case)
+    count = max(50, case.writes() // 4)
+    parts = [
+        fio.one_by_one(origin.path, "read", case.chunk_kib, count),
+        fio.one_by_one(cow.path, "write", case.chunk_kib, count),
+        fio.one_by_one(cow.path, "write", 4, count, "--sync=dsync"),  # a write and a flush
+        fio.one_by_one(origin.path, "write", 4, count),
+    ]
+    return {"iops": 1e6 / sum(part.mean_us for part in parts), "p50_us": sum(part.p50_us for part in parts)}
