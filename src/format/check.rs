@@ -38,6 +38,8 @@ pub struct RecordCheck<L> {
     geometry: Geometry,
     /// One more than the highest new chunk so far, area chunks skipped.
     next_new: u64,
+    /// The first area chunk above `next_new`.
+    next_area: u64,
     /// Chunks `first..end` that no record had used when the list passed them, ascending.
     gaps: L,
     /// `(new chunk, record number)` of records below `next_new` when they came.
@@ -50,6 +52,7 @@ impl<L: List<(u64, u64)>> RecordCheck<L> {
         Self {
             geometry,
             next_new: Geometry::FIRST_DATA_CHUNK,
+            next_area: geometry.area_chunk_above(Geometry::FIRST_DATA_CHUNK),
             gaps: L::EMPTY,
             late: L::EMPTY,
         }
@@ -58,15 +61,26 @@ impl<L: List<(u64, u64)>> RecordCheck<L> {
     /// Checks record number `record`, alone and, as far as that can be said now, against the
     /// earlier ones.
     pub fn check(&mut self, record: u64, e: Exception) -> Result<(), Fault> {
-        check_alone(&self.geometry, record, e)?;
-        if e.new < self.next_new {
-            self.late.try_push((e.new, record))?;
-            return Ok(());
+        // Nearly every record is the next: no division for that one.
+        let next = e.new == self.next_new
+            && e.new < self.geometry.cow_chunks()
+            && e.old < self.geometry.origin_chunks();
+        if !next {
+            check_alone(&self.geometry, record, e)?;
+            if e.new < self.next_new {
+                self.late.try_push((e.new, record))?;
+                return Ok(());
+            }
+            if e.new > self.next_new {
+                self.gaps.try_push((self.next_new, e.new))?;
+            }
+            self.next_area = self.geometry.area_chunk_above(e.new);
         }
-        if e.new > self.next_new {
-            self.gaps.try_push((self.next_new, e.new))?;
+        self.next_new = e.new + 1;
+        if self.next_new == self.next_area {
+            self.next_new += 1;
+            self.next_area = self.geometry.area_chunk_above(self.next_area);
         }
-        self.next_new = self.geometry.skip_metadata(e.new + 1);
         Ok(())
     }
 

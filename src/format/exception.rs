@@ -16,18 +16,18 @@ impl Exception {
     pub const BYTES: usize = 16;
 
     /// Reads a record.
-    pub fn read(bytes: &[u8; Self::BYTES]) -> Self {
-        let half = |at: usize| u64::from_le_bytes(core::array::from_fn(|i| bytes[at + i]));
+    pub const fn read(bytes: &[u8; Self::BYTES]) -> Self {
+        let both = u128::from_le_bytes(*bytes);
         Self {
-            old: half(0),
-            new: half(8),
+            // CAST: The low half.
+            old: both as u64,
+            new: (both >> 64) as u64,
         }
     }
 
     /// The record as it stands on disk.
-    pub fn to_bytes(self) -> [u8; Self::BYTES] {
-        let (old, new) = (self.old.to_le_bytes(), self.new.to_le_bytes());
-        core::array::from_fn(|i| if i < 8 { old[i] } else { new[i - 8] })
+    pub const fn to_bytes(self) -> [u8; Self::BYTES] {
+        ((self.new as u128) << 64 | self.old as u128).to_le_bytes()
     }
 
     /// Whether this record ends the list.
@@ -37,8 +37,9 @@ impl Exception {
 
     /// The records in `bytes`; a last incomplete one is left out.
     pub fn records(bytes: &[u8]) -> impl DoubleEndedIterator<Item = Self> + ExactSizeIterator + '_ {
-        bytes
-            .chunks_exact(Self::BYTES)
-            .map(|record| Self::read(&core::array::from_fn(|i| record[i])))
+        bytes.chunks_exact(Self::BYTES).map(|record| {
+            // Always as long as a record: nothing is left of the check.
+            Self::read(record.try_into().unwrap_or(&[0; Self::BYTES]))
+        })
     }
 }

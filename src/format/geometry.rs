@@ -141,6 +141,13 @@ impl Geometry {
             .filter(|chunk| *chunk < self.cow_chunks)
     }
 
+    /// The first chunk above `chunk`, which is on a device, where an area is or would be.
+    pub fn area_chunk_above(&self, chunk: u64) -> u64 {
+        // An area's chunk leaves 1 when divided by the stride.
+        let above_an_area = chunk.saturating_sub(1) % self.stride();
+        chunk + (self.stride().get() - above_an_area)
+    }
+
     /// How many metadata areas fit the COW device: at least one.
     pub fn areas(&self) -> u64 {
         (self.cow_chunks - 2) / self.stride() + 1

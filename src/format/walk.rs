@@ -64,22 +64,24 @@ impl<L: List<(u64, u64)>> Walk<L> {
         window: &[u8],
         mut visit: impl FnMut(Exception) -> Result<(), E>,
     ) -> Result<(), WalkError<E>> {
-        let mut rest = window;
-        if self.records.is_none() {
+        let mut rest: &[u8] = &[];
+        if self.records.is_some() {
+            rest = window;
+        } else {
             let first = self.geometry.first_record(self.window);
             for (record, e) in (first..).zip(Exception::records(window)) {
                 if e.is_empty() {
                     self.records = Some(record);
+                    // CAST: Within the window.
+                    let end = (record - first) as usize * Exception::BYTES;
+                    rest = window.get(end..).unwrap_or_default();
                     break;
                 }
                 self.check.check(record, e)?;
                 visit(e).map_err(WalkError::Visit)?;
-                rest = &rest[Exception::BYTES..];
             }
         }
-        if self.records.is_some() {
-            self.stale |= rest.iter().any(|byte| *byte != 0);
-        }
+        self.stale |= rest.iter().any(|byte| *byte != 0);
         self.window += 1;
         Ok(())
     }
