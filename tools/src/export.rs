@@ -7,22 +7,26 @@ use crate::device::{Access, Device};
 use crate::dump::partial_name;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::report::Report;
+use crate::report::{Progress, Report};
 use crate::restore::refuse_live_data;
 use crate::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{channel, Receiver};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes read and written at once.
-const BUFFER_BYTES: u64 = 1 << 20;
-/// Buffers between the reader and the writer.
-const BUFFERS: usize = 32;
+/// Bytes read and written at once, few enough for a processor's own cache.
+const BUFFER_BYTES: u64 = 512 << 10;
+/// Threads that copy. Each reads a buffer and writes it, so that while one waits for a device
+/// another works, and no buffer goes from one processor to another.
+const COPIERS: usize = 4;
 /// Zeros in blocks of this many bytes become holes.
 const HOLE_BYTES: usize = 64 * 1024;
 
@@ -103,7 +107,7 @@ impl Source {
 /// Writes what `snapshot` holds to the output.
 ///
 /// Interrupted in whatever way, it goes on where it was the next time: what was written is made
-/// durable and noted in the state file from time to time. One thread reads while this one writes.
+/// durable and noted in the state file from time to time.
 pub fn export(
     snapshot: &Snapshot,
     options: &Options,
@@ -126,7 +130,7 @@ pub fn export(
 }
 
 struct Output {
-    device: Device,
+    device: Arc<Device>,
     /// The name of the complete file.
     rename_to: Option<PathBuf>,
     state_path: Option<PathBuf>,
@@ -192,7 +196,7 @@ impl Output {
             )));
         }
         Ok(Self {
-            device,
+            device: Arc::new(device),
             rename_to: is_file.then(|| path.clone()),
             state_path,
             checkpoint: options.checkpoint,
@@ -233,56 +237,68 @@ impl Output {
         let bytes = snapshot.bytes();
         let progress = report.progress("exporting", bytes);
         progress.advance(self.state.done);
-        let (filled, to_write) = sync_channel::<Result<(AlignedBuf, u64, usize)>>(BUFFERS);
-        let (emptied, to_fill) = channel();
-        for _ in 0..BUFFERS {
-            // The receiver is right here.
-            let _ = emptied.send(AlignedBuf::new(BUFFER_BYTES as usize));
-        }
-        let first = self.state.done;
+        let next = AtomicU64::new(self.state.done);
+        let (copied, results) = channel();
         thread::scope(|scope| {
-            scope.spawn(move || {
-                let mut offset = first;
-                while offset < bytes {
-                    // The writer gave up.
-                    let Ok(mut buf) = to_fill.recv() else { break };
-                    let length = (bytes - offset).min(BUFFER_BYTES) as usize;
-                    let read = snapshot.read_at(&mut buf[..length], offset);
-                    if filled.send(read.map(|()| (buf, offset, length))).is_err() {
-                        break;
+            for _ in 0..COPIERS {
+                let (copied, next) = (copied.clone(), &next);
+                let sink = Sink {
+                    device: Arc::clone(&self.device),
+                    holes: self.rename_to.is_some(),
+                };
+                scope.spawn(move || {
+                    let mut buf = AlignedBuf::new(BUFFER_BYTES as usize);
+                    loop {
+                        let offset = next.fetch_add(BUFFER_BYTES, Ordering::Relaxed);
+                        if offset >= bytes {
+                            break;
+                        }
+                        let buf = &mut buf[..(bytes - offset).min(BUFFER_BYTES) as usize];
+                        let result = snapshot
+                            .read_at(buf, offset)
+                            .and_then(|()| sink.write(buf, offset));
+                        let failed = result.is_err();
+                        let result = result.map(|written| (offset, written));
+                        if copied.send(result).is_err() || failed {
+                            break;
+                        }
                     }
-                    offset += length as u64;
-                }
-            });
-            let result = self.write_all(&to_write, &emptied, stop, &progress);
-            // The reader must not wait for buffers that never come.
-            drop((to_write, emptied));
+                });
+            }
+            drop(copied);
+            let result = self.gather(&results, bytes, stop, &progress);
+            // Where that is an error, nobody shall begin another buffer.
+            next.store(bytes, Ordering::Relaxed);
             result
         })
     }
 
-    fn write_all(
+    /// Waits for the copiers, and notes from time to time up to where all is copied.
+    fn gather(
         &mut self,
-        to_write: &std::sync::mpsc::Receiver<Result<(AlignedBuf, u64, usize)>>,
-        emptied: &std::sync::mpsc::Sender<AlignedBuf>,
+        results: &Receiver<Result<(u64, u64)>>,
+        bytes: u64,
         stop: &Interrupt,
-        progress: &crate::report::Progress,
+        progress: &Progress,
     ) -> Result<u64> {
-        let mut written = 0;
+        let mut all_written = 0;
         let mut noted = Instant::now();
-        for filled in to_write {
-            let wrote = filled.and_then(|(buf, offset, length)| {
-                written += self.write(&buf[..length], offset)?;
-                self.state.done = offset + length as u64;
-                progress.advance(length as u64);
-                // The reader may have ended.
-                let _ = emptied.send(buf);
-                Ok(())
-            });
-            if let Err(error) = wrote {
-                // What is there can be used the next time; why it ended is what matters now.
-                let _ = self.note();
-                return Err(error);
+        // Buffers copied before an earlier one.
+        let mut ahead = BTreeSet::new();
+        for result in results {
+            let (offset, written) = match result {
+                Ok(copied) => copied,
+                Err(error) => {
+                    // What is there can be used the next time; why it ended is what matters now.
+                    let _ = self.note();
+                    return Err(error);
+                }
+            };
+            all_written += written;
+            progress.advance((bytes - offset).min(BUFFER_BYTES));
+            ahead.insert(offset);
+            while ahead.remove(&self.state.done) {
+                self.state.done = (self.state.done + BUFFER_BYTES).min(bytes);
             }
             if stop.asked() {
                 self.note()?;
@@ -297,33 +313,7 @@ impl Output {
                 noted = Instant::now();
             }
         }
-        Ok(written)
-    }
-
-    /// Writes `bytes` at `offset`, to a file only what is not zero.
-    fn write(&self, bytes: &[u8], offset: u64) -> Result<u64> {
-        if self.rename_to.is_none() {
-            self.device.write_at(bytes, offset)?;
-            return Ok(bytes.len() as u64);
-        }
-        let mut written = 0;
-        let mut from = 0;
-        while from < bytes.len() {
-            let block = |at: usize| &bytes[at..bytes.len().min(at + HOLE_BYTES)];
-            if is_zero(block(from)) {
-                from += HOLE_BYTES;
-                continue;
-            }
-            let mut end = from + block(from).len();
-            while end < bytes.len() && !is_zero(block(end)) {
-                end += block(end).len();
-            }
-            self.device
-                .write_at(&bytes[from..end], offset + from as u64)?;
-            written += (end - from) as u64;
-            from = end;
-        }
-        Ok(written)
+        Ok(all_written)
     }
 
     /// Makes what was written durable and notes it.
@@ -358,6 +348,41 @@ impl Output {
             }
         }
         Ok(())
+    }
+}
+
+/// What the copiers write to.
+struct Sink {
+    device: Arc<Device>,
+    /// Whether what is not written reads as zero.
+    holes: bool,
+}
+
+impl Sink {
+    /// Writes `bytes` at `offset`, but leaves holes where it may; returns how many were written.
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<u64> {
+        if !self.holes {
+            self.device.write_at(bytes, offset)?;
+            return Ok(bytes.len() as u64);
+        }
+        let mut written = 0;
+        let mut from = 0;
+        while from < bytes.len() {
+            let block = |at: usize| &bytes[at..bytes.len().min(at + HOLE_BYTES)];
+            if is_zero(block(from)) {
+                from += HOLE_BYTES;
+                continue;
+            }
+            let mut end = from + block(from).len();
+            while end < bytes.len() && !is_zero(block(end)) {
+                end += block(end).len();
+            }
+            self.device
+                .write_at(&bytes[from..end], offset + from as u64)?;
+            written += (end - from) as u64;
+            from = end;
+        }
+        Ok(written)
     }
 }
 
