@@ -2,12 +2,17 @@
 /*
  * Holds the figures that ffi.rs declares C structures by to the kernel's own headers. No code
  * comes out of this file: where a kernel changed a structure or a prototype, it fails to build.
+ *
+ * It also holds what the module! macro has no field for: the module's version.
  */
 #include <linux/blkdev.h>
 #include <linux/build_bug.h>
 #include <linux/device-mapper.h>
 #include <linux/dm-io.h>
+#include <linux/module.h>
 #include <linux/uaccess.h>
+
+MODULE_INFO(version, "0.1.0");
 
 #define AT(type, member, offset) static_assert(offsetof(type, member) == (offset))
 #define SIZE(type, bytes) static_assert(sizeof(type) == (bytes))

@@ -27,7 +27,7 @@ impl Exception {
 
     /// The record as it stands on disk.
     pub const fn to_bytes(self) -> [u8; Self::BYTES] {
-        ((self.new as u128) << 64 | self.old as u128).to_le_bytes()
+        (((self.new as u128) << 64) | self.old as u128).to_le_bytes()
     }
 
     /// Whether this record ends the list.
