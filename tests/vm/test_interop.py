@@ -122,7 +122,8 @@ def test_one_store_finishes_the_others_merge(origin, disk, writer, first, then):
     snap = volume.snapshot(disk((CHUNKS + 16) * BYTES), CHUNK)
     aio = writer(64, 512)
     for start in range(0, CHUNKS, 64):
-        batch = [(volume.path, chunk * BYTES, b"\x11" * 512) for chunk in range(CHUNKS - 1 - start, CHUNKS - 65 - start, -1)]
+        chunks = range(CHUNKS - 1 - start, CHUNKS - 65 - start, -1)
+        batch = [(volume.path, chunk * BYTES, b"\x11" * 512) for chunk in chunks]
         assert aio.write(batch) == [512] * 64
     aio.release()
     total = snap.usage()[0]

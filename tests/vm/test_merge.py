@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A snapshot is merged back: the origin ends with the snapshot's content, reads as that from the first moment, also when
-the merge is interrupted, and dmsetup status ends as userspace waits for it."""
+"""A snapshot is merged back: the origin ends with the snapshot's content, reads as that from the first moment, also
+when the merge is interrupted, and dmsetup status ends as userspace waits for it."""
 
 import random
 import time

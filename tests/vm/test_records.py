@@ -23,7 +23,7 @@ def garbage_cow(disk):
     return make
 
 
-def check(volume, snap, olds, inverse=()):
+def check(volume, snap, olds):
     """The COW device records exactly `olds` in this order, with their old content."""
     found = cow.Cow(snap.cow.read())
     assert (found.valid, found.sectors) == (1, CHUNK)

@@ -12,7 +12,8 @@ class Snapshot:
         self.target = "snapshot"
 
     def line(self):
-        return [(0, self.origin.sectors, self.target, f"{self.origin.path} {self.cow.path} {self.options} {self.chunk}")]
+        parameters = f"{self.origin.path} {self.cow.path} {self.options} {self.chunk}"
+        return [(0, self.origin.sectors, self.target, parameters)]
 
     @property
     def path(self):
