@@ -19,7 +19,7 @@ import pytest
 
 STORES = ["rust"]
 TOOLS = True
-TIMEOUT = 1200
+TIMEOUT = 3000
 
 PROGRAM = "/project/build/tools/release/snap_tools"
 CORPUS = Path("/project/tests/fuzz/corpus")
