@@ -89,6 +89,7 @@ def _full():
     for name, size in ("10k", 10_000), ("100k", 100_000), ("1m", 1_000_000):
         for device in FAST, MIDDLE, SLOW:
             yield Case(f"activate-{name}", 4, 0, *device, size=size)
+    yield Case("activate-10m", 4, 0, *MIDDLE, size=10_000_000, rounds=1)
     yield from _merges([(4, *MIDDLE), (64, *MIDDLE), (64, 1000, 100)], 20_000)
 
 
