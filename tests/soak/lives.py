@@ -131,7 +131,7 @@ def owned(world):
 def next_life(world, *options):
     """All is deactivated and activated again, as by a reboot; sometimes with the other store."""
     before = world.store
-    world.store = "c" if world.rng.random() < 0.25 else "rust"
+    world.store = "c" if world.rng.random() < 0.25 or not world.counts["C lives"] else "rust"
     reloads = world.rng.choice([0, 0, 1, 2])
     world.note(f"next life: {world.store}, the module {reloads} times out and in")
     deactivate(world)
@@ -167,7 +167,7 @@ def beside_c(world):
             module.unload_patiently()
         module.use("rust")
 
-    world.burst(world.source.streams([None, *world.alive()], world.size, 1 << 20), load)
+    world.burst(world.streams(), load)
     world.store = "rust"
     world.counts["module reloads"] += times + 1
     owned(world)

@@ -6,7 +6,6 @@ import time
 
 import lives
 import lvm
-import operations
 from lvm import PATIENCE, VG
 from model import Wrong
 from world import ORIGIN
@@ -47,7 +46,7 @@ def at_once(world):
     world.note(f"merge {snapshot}{' in the background' if background else ''}")
     command = ["lvconvert", "-q", "-y", "--merge", "-i", "1", f"{VG}/{snapshot.name}"]
     _begin(world, snapshot)
-    made = operations.streams(world, world.alive()) if world.alive() else []
+    made = world.streams(world.alive()) if world.alive() else []
     world.burst(made, lambda: lvm.run(*command, *(["-b"] if background else [])), reloads=True)
     for _ in range(world.rng.randint(1, 4) if background else 0):
         _use(world)
@@ -57,17 +56,22 @@ def at_once(world):
 def with_interruptions(world):
     """LVM leaves the merge of an origin in use to the next activation; ours are cut short."""
     snapshot = world.rng.choice(world.settled())
-    lives_ = world.rng.randint(0, 3)
-    world.note(f"merge {snapshot} from the next activation on, {lives_} times interrupted")
+    cuts = world.rng.randint(0, 3)
+    world.note(f"merge {snapshot} from the next activation on, {cuts} times interrupted")
+    if cuts:
+        # chunk by chunk, or it is over before it can be cut short
+        world.burst([world.scattered(snapshot, None, min(snapshot.room - snapshot.count, 2000))])
+    # what is in use is not tried again and again
+    command = ["lvconvert", "-q", "-y", "--config", "activation/retry_deactivation=0", "--merge", f"{VG}/{snapshot.name}"]
     origin = os.open(world.path(None), os.O_RDONLY)
     try:
-        lvm.run("lvconvert", "-q", "-y", "--merge", f"{VG}/{snapshot.name}")
+        lvm.run(*command)
     finally:
         os.close(origin)
     lives.deactivate(world)
     _begin(world, snapshot)
     lives.activate(world, "--poll", "n")
-    for _ in range(lives_):
+    for _ in range(cuts):
         _use(world)
         lives.next_life(world, "--poll", "n")
     _use(world)
@@ -77,8 +81,8 @@ def with_interruptions(world):
 
 def _use(world):
     """Everybody is written, and read, while the merge goes on."""
-    made = operations.streams(world, most=1 << 20)
-    world.note(f"during the merge: {operations.told(world, made)}")
+    made = world.streams(most=1 << 20)
+    world.note(f"during the merge: {world.told(made)}")
     written = {stream.target for stream in made}
     doomed = world.doomed(made)
     still = [target for target in (None, *world.alive()) if target not in written and target not in doomed]

@@ -16,10 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "vm"))
 
-import kmsg  # noqa: E402 - found in the directory above
+import choice  # noqa: E402 - found in this directory
+import kmsg  # noqa: E402 - found in tests/vm
 import lives  # noqa: E402
 import memory  # noqa: E402
-import operations  # noqa: E402
 from model import Wrong  # noqa: E402
 from world import World  # noqa: E402
 
@@ -72,7 +72,7 @@ class Soak:
         lives.begin(self.world)
         for _ in range(self.world.rng.randint(50, 150)):
             self.operations += 1
-            operations.choose(self.world)(self.world)
+            choice.choose(self.world)(self.world)
             self.complaints()
             if self.enough():
                 break

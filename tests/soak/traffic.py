@@ -61,9 +61,10 @@ class Source:
     def batch(self, start, end, budget):
         """Writes within start..end that do not overlap, of a sector to a megabyte, anywhere."""
         rng, taken = self.rng, []
-        for _ in range(rng.randint(1, DEPTH)):
+        for _ in range(rng.randint(DEPTH // 4, DEPTH)):
             largest = min(end - start, LARGEST, max(budget, SECTOR)) // SECTOR
-            size = min(largest, int(2 ** rng.uniform(0, 11.01))) * SECTOR
+            # more small ones than large ones
+            size = min(largest, int(2 ** (11.01 * rng.random() ** 2))) * SECTOR
             offset = rng.randrange(start // SECTOR, (end - size) // SECTOR + 1) * SECTOR
             if rng.random() < 0.3:
                 # as file systems do

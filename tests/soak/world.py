@@ -29,6 +29,21 @@ class World:
     def named(self, target):
         return str(target) if target else "origin"
 
+    def streams(self, targets=None, most=4 << 20):
+        """Random writes to these targets, by default to all that can be written."""
+        budget = int(2 ** self.rng.uniform(12, most.bit_length() - 1))
+        return self.source.streams(targets or [None, *self.alive()], self.size, budget)
+
+    def scattered(self, snapshot, target, count):
+        """Writes to `target` in up to `count` chunks that the snapshot does not keep yet."""
+        size = snapshot.layout.bytes
+        free = sorted(set(range(-(-self.size // size))) - snapshot.olds)
+        self.rng.shuffle(free)
+        return self.source.one_each(target, free[:max(count, 0)], self.size, size)
+
+    def told(self, streams):
+        return ", ".join(f"{self.named(stream.target)} {len(stream.writes())}x" for stream in streams)
+
     def alive(self, *states):
         return [snapshot for snapshot in self.snapshots if snapshot.state in (states or (VALID,))]
 
