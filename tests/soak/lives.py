@@ -89,7 +89,7 @@ def check(world, snapshot, table, origin):
     except ValueError:
         raise Wrong(f"{snapshot}: snap_check: {run.returncode}: {run.stdout}{run.stderr}") from None
     if found["verdict"] != expected or found["fault_count"] or found["warning_count"]:
-        raise Wrong(f"{snapshot}: not {expected}, says snap_check: {run.stdout[:2000]}")
+        raise Wrong(f"{snapshot}: not {expected}, says snap_check: {json.dumps(found)[:1000]}")
     if snapshot.state is INVALID:
         return
     records = cow.Cow(data).check()

@@ -55,12 +55,13 @@ def at_once(world):
 
 def with_interruptions(world):
     """LVM leaves the merge of an origin in use to the next activation; ours are cut short."""
-    snapshot = world.rng.choice(world.settled())
+    # with small chunks it takes longer
+    snapshot = min(world.rng.choices(world.settled(), k=2), key=lambda snapshot: snapshot.chunk)
     cuts = world.rng.randint(0, 3)
     world.note(f"merge {snapshot} from the next activation on, {cuts} times interrupted")
     if cuts:
         # chunk by chunk, or it is over before it can be cut short
-        world.burst([world.scattered(snapshot, None, min(snapshot.room - snapshot.count, 2000))])
+        world.burst([world.scattered(snapshot, None, min(snapshot.room - snapshot.count, 4000))])
     # what is in use is not tried again and again
     command = ["lvconvert", "-q", "-y", "--config", "activation/retry_deactivation=0", "--merge", f"{VG}/{snapshot.name}"]
     origin = os.open(world.path(None), os.O_RDONLY)
