@@ -13,6 +13,7 @@ from model import SECTOR, Wrong
 
 DEPTH, LARGEST = 16, 1 << 20
 THREADS = 4
+PAUSE = 0.03  # seconds between two batches that were written before
 
 
 class Stream(threading.Thread):
@@ -33,14 +34,18 @@ class Stream(threading.Thread):
 
     def run(self):
         try:
-            last = False
+            again = last = False
             while not last:
                 last = self.enough.is_set()
                 for batch in self.batches:
+                    if again:
+                        # leaves the disk some time for what happens meanwhile
+                        self.enough.wait(PAUSE)
                     results = self.writer.write([(self.path, offset, data) for offset, data in batch])
                     done = sum(len(data) for (_, data), result in zip(batch, results) if result == len(data))
                     self.bytes += done
                     self.failed += done != sum(len(data) for _, data in batch)
+                again = True
         except Exception as e:  # noqa: BLE001 - whatever it was, the one who waits for us has to know
             self.error = e
         finally:

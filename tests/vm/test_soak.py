@@ -14,7 +14,7 @@ pytestmark = pytest.mark.rust_only
 
 
 def test_some_lives():
-    run = subprocess.run(["python3", "tests/soak/soak.py", "--operations", "60", "--seed", "1"],
+    run = subprocess.run(["python3", "tests/soak/soak.py", "--operations", "30", "--seed", "1"],
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(run.stdout)
     last = run.stdout.splitlines()[-1]
