@@ -15,6 +15,7 @@ import dm
 import disks
 import kmsg
 import module
+import nbd
 import pytest
 import volume
 
@@ -126,6 +127,15 @@ def disk(disk_list):
     """disk(bytes, block=512) makes a block device of zeroes."""
     def make(size, block=512):
         disk_list.append(disks.Disk(size, block))
+        return disk_list[-1]
+    return make
+
+
+@pytest.fixture
+def recorder(disk_list):
+    """recorder(bytes, ...) makes an nbd.Disk: one that can record what it is told, and fail to order."""
+    def make(size, **options):
+        disk_list.append(nbd.Disk(size, **options))
         return disk_list[-1]
     return make
 

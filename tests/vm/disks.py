@@ -9,7 +9,7 @@ import struct
 import dm
 
 DIRECTORY = "/dev/shm/disks"
-LOOP_CONFIGURE, LOOP_CLR_FD, LOOP_GET_FREE = 0x4c0a, 0x4c01, 0x4c82
+LOOP_CONFIGURE, LOOP_CLR_FD, LOOP_SET_CAPACITY, LOOP_GET_FREE = 0x4c0a, 0x4c01, 0x4c07, 0x4c82
 BLKGETSIZE64, BLKFLSBUF = 0x80081272, 0x1261
 IO_BYTES = 1 << 20
 # a table is swapped without waiting for I/O that waits for something else: it is held and goes to the new one
@@ -115,6 +115,13 @@ class Disk:
             file.seek(offset)
             file.write(data)
         self.flush()
+
+    def resize(self, size):
+        """What is beyond the new end is lost; what is new is zero."""
+        if size != self.size:
+            os.truncate(self.file, size)
+            fcntl.ioctl(self.fd, LOOP_SET_CAPACITY, 0)
+            self.size, self.sectors = size, size // 512
 
     def close(self):
         fcntl.ioctl(self.fd, LOOP_CLR_FD, 0)

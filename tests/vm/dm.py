@@ -5,7 +5,7 @@ A process for every step would cost more than all the rest of a test does in an 
 error number. The tests that are about what dmsetup prints run dmsetup.
 """
 
-import fcntl
+import ctypes
 import os
 import struct
 
@@ -16,6 +16,10 @@ STATUS_TABLE, SUSPENDED, INACTIVE_PRESENT, SKIP_LOCKFS, NOFLUSH, QUERY_INACTIVE 
 HEADER = struct.Struct("=3I I I I i I I I Q 128s 129s 7x")
 SPEC = struct.Struct("=Q Q i I 16s")
 BUFFER = 16384
+
+# fcntl.ioctl() keeps all other threads from running with a buffer this large; one of them may serve the disk that the
+# kernel waits for
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Answer:
@@ -33,7 +37,10 @@ def ioctl(command, name="", flags=0, targets=0, payload=b"", event=0):
     buffer[HEADER.size:HEADER.size + len(payload)] = payload
     control = os.open("/dev/mapper/control", os.O_RDWR)
     try:
-        fcntl.ioctl(control, 3 << 30 | HEADER.size << 16 | 0xfd << 8 | command, buffer)
+        request = ctypes.c_ulong(3 << 30 | HEADER.size << 16 | 0xfd << 8 | command)
+        if _libc.ioctl(control, request, (ctypes.c_char * BUFFER).from_buffer(buffer)) < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
     finally:
         os.close(control)
     return Answer(buffer)

@@ -4,7 +4,22 @@
 import os
 import re
 
-COMPLAINT = re.compile(r"BUG:|WARNING: |Oops|Call Trace:|blocked for more than|rust_kernel: panicked|UBSAN|KASAN")
+COMPLAINT = re.compile(r"BUG:|WARNING: |Oops|Call Trace:|blocked for more than|rust_kernel: panicked|UBSAN|KASAN"
+                       r"|attempt to access beyond end of device")
+# with a stack that is no complaint
+NO_MEMORY = re.compile(r"vmalloc error|page allocation failure")
+
+
+def complaints(lines):
+    found, excused = [], False
+    for line in lines:
+        if NO_MEMORY.search(line):
+            excused = True
+        elif COMPLAINT.search(line):
+            if not excused or "Call Trace:" not in line:
+                found.append(line)
+            excused = False
+    return found
 
 
 class Log:
@@ -32,7 +47,7 @@ class Log:
         return [line for line in self.lines() if re.search(pattern, line)]
 
     def complaints(self):
-        return [line for line in self.lines() if COMPLAINT.search(line)]
+        return complaints(self.lines())
 
     def close(self):
         os.close(self.fd)

@@ -5,7 +5,6 @@ import errno
 import json
 import random
 import re
-import struct
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ import disks
 import dm
 import merge
 import module
+import mutants
 import pytest
 
 STORES = ["rust"]
@@ -321,6 +321,7 @@ class Judges:
 
     def agree(self, name, image):
         """Asks both about `image`; the tool first, which changes nothing."""
+        self.device.resize(len(image))
         self.device.write(0, image)
         checked = self.tool()
         magic, _, _, _ = cow.HEADER.unpack_from(image)
@@ -361,73 +362,16 @@ def test_the_fuzzers_corpus(disk, disk_list, log):
     assert len(verdicts) > 8, verdicts
 
 
-def mutate(rng, layout, good, count):
-    """One to three changes to the header or to records; returns what was changed, and the image."""
-    image = bytearray(good)
-    names = []
-
-    def record():
-        # often the end of the list, or an area's
-        number = rng.choice([rng.randrange(count), rng.randrange(count + 3), count - 1, count,
-                             rng.randrange(1, count // layout.per_area + 1) * layout.per_area - rng.randrange(2)])
-        return layout.record_byte(number), f"record {number}"
-
-    def number():
-        return rng.choice([rng.getrandbits(64), rng.getrandbits(32), rng.randrange(700), rng.randrange(320),
-                           layout.area_chunk(rng.randrange(3)), 0, 1, (1 << 64) - 1])
-
-    for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        kind = rng.randrange(10)
-        if kind == 0:
-            bit = rng.randrange(128)
-            image[bit // 8] ^= 1 << bit % 8
-            names.append(f"header bit {bit}")
-        elif kind == 1:
-            field, value = rng.randrange(2), rng.choice([rng.getrandbits(64), rng.getrandbits(6)])
-            struct.pack_into("<Q", image, field * 8, value)
-            names.append(f"header half {field} = {value:#x}")
-        elif kind == 2:
-            size = 1 << rng.randrange(22)
-            struct.pack_into("<I", image, 12, size)
-            names.append(f"chunk size {size}")
-        elif kind == 3:
-            valid = rng.choice([0, 0, 2, rng.getrandbits(32)])
-            struct.pack_into("<I", image, 4, valid)
-            names.append(f"valid {valid}")
-        elif kind == 4:
-            at, name = record()
-            bit = rng.randrange(128)
-            image[at + bit // 8] ^= 1 << bit % 8
-            names.append(f"{name} bit {bit}")
-        elif kind in (5, 6):
-            at, name = record()
-            value = number()
-            struct.pack_into("<Q", image, at, value)
-            names.append(f"{name} old {value}")
-        elif kind in (7, 8):
-            at, name = record()
-            value = number()
-            struct.pack_into("<Q", image, at + 8, value)
-            names.append(f"{name} new {value}")
-        else:
-            (a, name), (b, other) = record(), record()
-            image[a:a + 16], image[b:b + 16] = image[b:b + 16], image[a:a + 16]
-            names.append(f"{name} and {other} exchanged")
-    return ", ".join(names), image
-
-
 @pytest.mark.parametrize("chunk,chunks,count,fill", [(8, 320, 270, 0), (1, 320, 70, 0xa5)], ids=["4K", "512"])
 def test_mutated_images(disk, log, chunk, chunks, count, fill):
-    """The same images at each run: a failure can be repeated."""
+    """The same images at each run: a failure can be repeated. test_hostile.py puts many more to use."""
     rng = random.Random(f"mutants {chunk}")
-    layout = cow.Layout(chunk)
-    made = cow.Image(chunk, chunks * layout.bytes, fill)
-    made.records(zip(rng.sample(range(300), count), layout.data_chunks(count)))
-    judges = Judges(disk(300 * layout.bytes), disk(len(made.data)), log)
-    disagreements = judges.agree("undamaged", made.data)
+    healthy = mutants.Healthy(rng, chunk, chunks, count, 300, fill)
+    judges = Judges(disk(healthy.origin_bytes), disk(len(healthy.data)), log)
+    disagreements = judges.agree("undamaged", healthy.data)
     assert not disagreements and judges.verdicts == [("loads", None)], disagreements
     for n in range(100):
-        name, image = mutate(rng, layout, made.data, count)
+        name, image = mutants.mutate(rng, healthy)
         disagreements += judges.agree(f"image {n}: {name}", image)
     assert not disagreements, "\n".join(disagreements)
     tally = {}

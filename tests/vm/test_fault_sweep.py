@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The n-th read, write, flush or zeroing of the COW device fails, for every n of a snapshot's life, once and from then
+on. The origin keeps all its data and can be written; the snapshot is as it was, or Invalid, or was never made; all can
+be removed, and is taken up again when the device is well."""
+
+import random
+
+import dm
+import life
+import module
+import pytest
+from conftest import STORE
+
+SIZE = 64 << 10
+# no life is that long
+MOST = 400
+
+LIVES = {"young": life.young, "old": life.old}
+
+
+class Sweep:
+    def __init__(self, disk, device, aio, log):
+        self.disk, self.device, self.aio, self.log = disk, device, aio, log
+        self.reached = []  # how far each life came
+
+    def log_says(self, before):
+        """That a header could not be written, in the words of either store."""
+        return any(words in line for line in self.log.lines()[before:]
+                   for words in ("cannot mark the snapshot invalid", "write header failed"))
+
+    def live(self, tale, kind, nth, times):
+        """One life; returns whether the failure was met."""
+        seed = f"{tale.__name__} {kind} {nth} {times}"
+        one = life.Life(self.disk, self.device, self.aio, random.Random(seed), tale is life.old)
+        last = self.device.counts[kind] + nth
+        before = len(self.log.lines())
+        self.device.fail(kind, nth, times)
+        try:
+            try:
+                tale(one)
+                end = "whole"
+            except OSError as e:
+                end = f"cut short: {e}"
+            met = self.device.counts[kind] >= last
+            self.device.mend()
+            if one.invalid():
+                end = "invalid"
+            assert met or end == "whole", f"{end} without a failure"
+            one.check_all(lambda: times is None and self.log_says(before))
+            one.end()
+        except Exception as e:
+            raise AssertionError(f"{seed!r}: {e}") from e
+        finally:
+            self.device.mend()
+        assert dm.names() == []
+        if STORE == "rust":
+            assert module.refcount() == 0
+        if met:
+            self.reached.append(end)
+        return met
+
+
+@pytest.fixture
+def sweep(disk, recorder, writer, log):
+    return lambda **options: Sweep(disk(life.BLOCKS * life.BYTES), recorder(SIZE, **options), writer(8, 512), log)
+
+
+@pytest.mark.parametrize("times", [1, None], ids=["once", "from-then-on"])
+@pytest.mark.parametrize("kind", ["read", "write", "flush", "zeroes"])
+@pytest.mark.parametrize("tale", LIVES)
+def test_every_one_fails(sweep, tale, kind, times):
+    ours = sweep()
+    nth = 1
+    while ours.live(LIVES[tale], kind, nth, times):
+        nth += 1
+        assert nth < MOST
+    # a failure of nobody's concern is none
+    assert nth > 1, f"nobody asked for a {kind}"
+    if kind in ("write", "flush"):
+        assert "invalid" in ours.reached, ours.reached
+    assert any(end.startswith("cut short") for end in ours.reached) or kind in ("zeroes", "flush"), ours.reached
+    if STORE == "rust":
+        module.unload_patiently()
+        module.load()

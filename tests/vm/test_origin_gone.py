@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The origin goes away while it is copied from, read or merged into, and comes back."""
+
+import errno
+import random
+import time
+
+import disks
+import merge
+import pytest
+
+CHUNK = 8
+BYTES = CHUNK * 512
+CHUNKS = 256
+DEPTH = 16
+
+
+@pytest.fixture
+def shaky(snapshot, mapped):
+    """An origin that can go away, and a snapshot of it."""
+    def make():
+        target = mapped("shaky-origin", CHUNKS * BYTES)
+        volume, snap = snapshot(CHUNKS * BYTES, 2 * CHUNKS * BYTES, CHUNK, target=target)
+        return volume, snap, target
+    return make
+
+
+@pytest.mark.parametrize("after_ms", [0, 2, 5, 10, 15, 25])
+def test_while_chunks_are_copied(shaky, writer, after_ms):
+    """What was written is there, what failed is what it was or what it should have been, the rest is untouched."""
+    volume, snap, target = shaky()
+    aio = writer(DEPTH, 512)
+    rng = random.Random(after_ms)
+    target.delay(read_ms=10, write_ms=5)
+    batch = [(volume.path, chunk * BYTES, rng.randbytes(512)) for chunk in rng.sample(range(CHUNKS), DEPTH)]
+    aio.submit(batch)
+    time.sleep(after_ms / 1000)
+    target.fail()
+    results = aio.wait(DEPTH)
+    aio.release()
+    target.mend()
+    now, before = disks.read(volume.path), volume.content
+    for (_, at, data), result in zip(batch, results):
+        assert result in (512, -errno.EIO), result
+        assert now[at:at + 512] == data or result != 512 and now[at:at + 512] == before[at:at + 512]
+        now[at:at + 512] = before[at:at + 512]
+    assert disks.first_difference(now, before) is None
+    if snap.status() != "Invalid":
+        assert disks.read(snap.path) == before
+    disks.write(volume.path, 0, b"\x22" * 512)
+    assert disks.read(volume.path, 0, 512) == b"\x22" * 512
+
+
+def test_while_the_snapshot_is_read(shaky):
+    """What is on the COW device can be read all the same, and nothing is lost."""
+    volume, snap, target = shaky()
+    disks.write(volume.path, 0, b"\x11" * 512)
+    target.fail()
+    assert disks.read(snap.path, 0, BYTES) == volume.content[:BYTES]
+    with pytest.raises(OSError):
+        disks.read(snap.path, BYTES, BYTES)
+    target.mend()
+    assert disks.read(snap.path) == volume.content
+
+
+def test_while_it_is_merged_into(shaky):
+    volume, snap, target = shaky()
+    for chunk in range(0, CHUNKS, 2):
+        disks.write(volume.path, chunk * BYTES, b"\x11" * 512)
+    total = snap.usage()[0]
+    volume.drop(snap)
+    target.delay(write_ms=2)
+    volume.merge(snap)
+    merge.wait_below(volume, total * 3 // 4)
+    target.fail()
+    deadline = time.monotonic() + 60
+    while volume.device.status() != "Merge failed":
+        assert time.monotonic() < deadline, volume.device.status()
+        time.sleep(0.01)
+    volume.device.remove()
+    volume.device = None
+    target.mend()
+    merge.activate(volume, snap)
+    assert disks.read(volume.path) == volume.content
+    merge.wait_done(volume)
+    assert disks.read(volume.path) == volume.content
+    volume.snapshots.clear()
