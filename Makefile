@@ -31,7 +31,7 @@ uninstall: ## remove exactly what install put there
 check: ## every check and test, on stock kernels in virtual machines, or FLAVOUR=uml, debug (KASAN, lockdep, …)
 	@scripts/check
 
-crash: ## crash the machine at POINTS=10200 points of recorded workloads, and look at what is left (SEED=)
+crash: ## crash the machine at POINTS=10600 points of recorded workloads, and look at what is left (SEED=)
 	@scripts/crash
 
 demo: ## a snapshot of a file system that survives a reboot, shown in a virtual machine

@@ -8,10 +8,10 @@ SECTOR = 512
 
 
 class Write:
-    __slots__ = ("offset", "data", "acknowledged")
+    __slots__ = ("offset", "data", "acknowledged", "durable")
 
-    def __init__(self, offset, data):
-        self.offset, self.data, self.acknowledged = offset, data, None
+    def __init__(self, offset, data, durable=False):
+        self.offset, self.data, self.acknowledged, self.durable = offset, data, None, durable
 
 
 class Promise:
@@ -36,6 +36,11 @@ class Promise:
         for write in writes:
             write.acknowledged = now
 
+    def durable(self, op):
+        """What a request with FUA, alone under way, wrote to the same place of the disk is safe from its reply on."""
+        self.events.append((op.replied, Write(op.offset, bytes(op.data), durable=True), None))
+        self.events.sort(key=lambda event: event[0])
+
     def flush(self, path):
         """Flushes the device."""
         began = self.log.mark()
@@ -53,17 +58,26 @@ class Promise:
             self.done += 1
             if write:
                 for at in range(0, len(write.data), SECTOR):
-                    sector = (write.offset + at) // SECTOR
-                    self.since.setdefault(sector, []).append((write, write.data[at:at + SECTOR]))
+                    self._written(write, (write.offset + at) // SECTOR, write.data[at:at + SECTOR])
             else:
                 self._flushed(flush_began)
+
+    def _written(self, write, sector, data):
+        if write.durable:
+            self.since.pop(sector, None)
+            self._settle(sector, data)
+        else:
+            self.since.setdefault(sector, []).append((write, data))
+
+    def _settle(self, sector, data):
+        at = sector * SECTOR - self.start
+        self.content[at:at + SECTOR] = data
 
     def _flushed(self, began):
         for sector, versions in list(self.since.items()):
             safe = [n for n, (write, _) in enumerate(versions) if write.acknowledged and write.acknowledged < began]
             if safe:
-                at = sector * SECTOR - self.start
-                self.content[at:at + SECTOR] = versions[safe[-1]][1]
+                self._settle(sector, versions[safe[-1]][1])
                 self.since[sector] = versions[safe[-1] + 1:]
                 if not self.since[sector]:
                     del self.since[sector]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """An origin and its snapshot on disks that record what they are told, and what was promised to whom wrote to them."""
 
+import mmap
+import os
 import random
 
 import aftermath
@@ -58,6 +60,23 @@ class Recording:
         assert result == [len(data) for _, _, data in batch], result
         for promise, writes in noted:
             promise.acknowledge(writes)
+
+    def write_through(self, offset, data):
+        """Writes to the merging origin with FUA. Where that goes straight to the origin, it is durable at once, before
+        the flush that Linux adds to such a write."""
+        promise = self.promised["snapshot"]
+        first = len(self.log.ops)
+        writes = promise.writes([(offset, data)])
+        fd = os.open(self.volume.path, os.O_WRONLY | os.O_DIRECT | os.O_DSYNC)
+        with mmap.mmap(-1, len(data)) as buffer:
+            buffer[:] = data
+            os.pwritev(fd, [buffer], offset)
+        os.close(fd)
+        promise.acknowledge(writes)
+        for op in self.log.ops[first:]:
+            if op.disk is self.origin and op.kind == "write" and op.fua:
+                assert (op.offset, bytes(op.data)) == (offset, data)
+                promise.durable(op)
 
     def flush(self, where, merging=False):
         self.promised["snapshot" if merging else where].flush(self.path(where))

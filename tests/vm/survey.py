@@ -16,7 +16,7 @@ RESULTS = os.environ.get("DMSP_RESULTS")
 FAILURES = 5  # after so many there is no need for more
 RECENT, SAMPLE, MORE = 64, 16, 40
 # every so many points the snapshot is used on; and the first so many times that a torn write left something
-GO_ON, STALE_GO_ON = 100, 8
+GO_ON, STALE_GO_ON = 100, 20
 FULL = 25  # every so many points all of the snapshot is read, not just what is in question
 
 
@@ -39,8 +39,11 @@ class Survey:
             size = self.recording.bytes
             self.needed |= set(range(op.offset // size, (op.offset + op.length - 1) // size + 1))
 
-    def run(self, name, count, look, begin=0, end=None):
-        points = crash.points(self.recording.log, count, self.seed, begin, end)
+    def run(self, name, count, look, begin=0):
+        self.visit(name, crash.points(self.recording.log, count, self.seed, begin), look)
+
+    def visit(self, name, points, look):
+        count = len(points)
         failures, shown = [], time.monotonic()
         for number, point in enumerate(points, 1):
             with self.replay.crashed(point) as kept:
@@ -59,7 +62,6 @@ class Survey:
                 print(f"{name}: {number} of {count} points", file=sys.stderr, flush=True)
         for turn in range(self.after.TURNS):
             self.after.settle(turn)
-        assert len(points) == count
         report(name, number, len(failures))
         assert not failures, "\n".join(failures)
 
@@ -155,7 +157,8 @@ class Survey:
         flux = sorted({sector * 512 // size for where in recording.promised.values() for sector in where.since})
         chunks = set(list(new_of)[-RECENT:]) | set(rng.sample(flux, min(len(flux), RECENT)))
         chunks |= {rng.randrange(first, end) for _ in range(SAMPLE)}
-        for offset, data in aftermath.read(device, [(chunk * size, size) for chunk in sorted(chunks) if chunk >= first]):
+        places = [(chunk * size, size) for chunk in sorted(chunks) if chunk >= first]
+        for offset, data in aftermath.read(device, places):
             wrong = promise.wrong(offset, data)
             assert wrong is None, f"the snapshot: {wrong}"
 

@@ -4,7 +4,7 @@
 A workload runs on disks that record it. What they would hold after a crash is then made of the log, again and again:
 tests/vm/crash.py says which states a crash can leave, tests/vm/survey.py what must hold in each.
 
-POINTS in the environment makes more of it: 510 is what it is without, and from 2000 on the workloads are long ones,
+POINTS in the environment makes more of it: 530 is what it is without, and from 2000 on the workloads are long ones,
 too. SEED chooses others. `make crash` sets them.
 """
 
@@ -23,7 +23,7 @@ TOOLS = True
 TIMEOUT = 3000
 STORES = ["rust", "c"]
 
-QUICK = 510
+QUICK = 530
 POINTS = int(os.environ.get("POINTS", QUICK))
 SEED = int(os.environ.get("SEED", "1"))
 LONG = POINTS >= 2000
@@ -116,6 +116,25 @@ def test_fill_4k(record, writer, block, zeroes):
     survey.run(f"fill, 4 KiB chunks, {block}", share(100), survey.look_at_snapshot)
 
 
+def test_torn_records(record, writer):
+    """Many records are written at once, and the write is torn: what is left of it behind the end of the list must not
+    come to life when the snapshot is used on."""
+    recording = record(8, 500 * 4096, 540 * 4096)
+    recording.used_cow()
+    recording.create()
+    aio = writer(100, 4096)
+    recording.fill(aio, recording.mixture(200), snapshot_share=0, flushes=0)
+    recording.close(aio)
+    torn = [op for op in recording.log.ops if op.fua and op.length > 512 and op.arrived > recording.created]
+    assert torn, "no commit wrote more than a sector"
+    count = share(20)
+    points = [crash.Point(torn[n % len(torn)].replied - 1, ("the last torn", "each, torn, or not")[n % 2], SEED + n)
+              for n in range(count)]
+    survey = Survey(recording, SEED)
+    survey.visit("torn records", sorted(points), survey.look_at_snapshot)
+    assert survey.stale, "nothing was behind the end of the list"
+
+
 def prefilled(record, areas, chunk):
     """A snapshot whose list ends just before the end of its `areas`-th area; before that, all is zero on both sides."""
     layout = cow.Layout(chunk)
@@ -204,6 +223,7 @@ def test_merge(record, writer, writing, step):
     batches = 0
     while writing and not merge.is_done(recording.volume):
         batches += 1
+        recording.write_through(*recording.piece(recording.rng.randrange(chunks)))
         batch = [("origin", *recording.piece(chunk)) for chunk in recording.rng.sample(range(chunks), 4)]
         recording.write(aio, batch, merging=True)
         if recording.rng.random() < 0.3:
