@@ -14,7 +14,7 @@ import merge
 
 RESULTS = os.environ.get("DMSP_RESULTS")
 FAILURES = 5  # after so many there is no need for more
-RECENT, SAMPLE, MORE = 64, 16, 40
+RECENT, SAMPLE, MORE = 32, 8, 40
 # every so many points the snapshot is used on; and the first so many times that a torn write left something
 GO_ON, STALE_GO_ON = 100, 20
 FULL = 25  # every so many points all of the snapshot is read, not just what is in question

@@ -103,8 +103,8 @@ def test_creation(record, writer, block, zeroes):
 
 @pytest.mark.parametrize("block,zeroes", [(512, True), (4096, False)])
 def test_fill_4k(record, writer, block, zeroes):
-    """Both sides are written, many at a time, across the ends of areas: 2, or 20 in the long set."""
-    count = 20 * 256 + 40 if LONG else 2 * 256 + 20
+    """Both sides are written, many at a time, across the ends of areas: one, or 20 in the long set."""
+    count = 20 * 256 + 40 if LONG else 256 + 24
     recording = record(8, (count + 20) * 4096, (count + 60) * 4096, block=block, zeroes=zeroes)
     recording.used_cow()
     recording.create()
