@@ -14,7 +14,7 @@ import merge
 
 RESULTS = os.environ.get("DMSP_RESULTS")
 FAILURES = 5  # after so many there is no need for more
-RECENT, SAMPLE, MORE = 32, 8, 40
+RECENT, SAMPLE, MORE, PER_SECTOR = 32, 8, 8, 32
 # every so many points the snapshot is used on; and the first so many times that a torn write left something
 GO_ON, STALE_GO_ON = 100, 20
 FULL = 25  # every so many points all of the snapshot is read, not just what is in question
@@ -124,19 +124,23 @@ class Survey:
             self.go_on(new_of)
 
     def go_on(self, new_of):
-        """The snapshot is used on after the crash, past what a torn write left after the list's end: none of that comes
-        to life."""
+        """The snapshot is used on after the crash, up to what a torn write may have left behind the list's end, which
+        is where a sector ends, and past it: none of that comes to life."""
         recording, after = self.recording, self.after
         stale = after.stale() and self.stale < STALE_GO_ON
         self.stale += stale
         if not stale and self.seen % GO_ON or recording.start:
             return
-        free = [chunk for chunk in range(recording.origin.size // recording.bytes) if chunk not in new_of][:MORE]
+        free = [chunk for chunk in range(recording.origin.size // recording.bytes) if chunk not in new_of]
+        first = -len(new_of) % PER_SECTOR
         with after.preserved(after.cow.size, after.origin.size):
-            after.go_on(free)
-            records = after.records()
-            assert len(records) == len(new_of) + len(free), "used on after the crash"
-            self.check_content(dict(records))
+            expected = len(new_of)
+            for part in (free[:first], free[first:first + MORE]):
+                after.go_on(part)
+                expected += len(part)
+                records = after.records()
+                assert len(records) == expected, "used on after the crash"
+                self.check_content(dict(records))
 
     def check_tool(self, checks, verdict, records):
         (check,) = checks

@@ -220,10 +220,13 @@ def test_merge(record, writer, writing, step):
     recording.volume.drop(recording.snapshot)
     begin = recording.log.mark()
     recording.volume.merge(recording.snapshot)
-    batches = 0
+    records, batches = cow.Cow(recording.cow.read()).records(), 0
     while writing and not merge.is_done(recording.volume):
         batches += 1
-        recording.write_through(*recording.piece(recording.rng.randrange(chunks)))
+        # what was merged last, whose record is the first that a crash could bring back
+        allocated, metadata = merge.state(recording.volume)
+        left = min((allocated - metadata) // recording.chunk, len(records) - 1)
+        recording.write_through(*recording.piece(records[left][0]))
         batch = [("origin", *recording.piece(chunk)) for chunk in recording.rng.sample(range(chunks), 4)]
         recording.write(aio, batch, merging=True)
         if recording.rng.random() < 0.3:
