@@ -52,8 +52,10 @@ class Aftermath:
     def preserved(self, cow_bytes, origin_bytes=0):
         """What the kernel changes in the first bytes of the disks is undone."""
         saved = self.cow_image[:cow_bytes], self.origin_image[:origin_bytes]
-        yield
-        self.cow_image[:cow_bytes], self.origin_image[:origin_bytes] = saved
+        try:
+            yield
+        finally:
+            self.cow_image[:cow_bytes], self.origin_image[:origin_bytes] = saved
 
     # byte by byte
 
