@@ -5,9 +5,9 @@ MODULE := dm_snap_persistent
 running := /lib/modules/$(shell uname -r)/build
 # stays empty when the running kernel's headers have no Rust metadata
 KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
-export KERNEL FLAVOUR TIME SEED OPERATIONS
+export KERNEL FLAVOUR TIME SEED OPERATIONS POINTS
 
-.PHONY: all modules module install uninstall check demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
+.PHONY: all modules module install uninstall check crash demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
 .DEFAULT_GOAL := all
 
 all: modules ## build for KDIR=, by default the running kernel if it has Rust metadata
@@ -30,6 +30,9 @@ uninstall: ## remove exactly what install put there
 
 check: ## every check and test, on stock kernels in virtual machines, or FLAVOUR=uml, debug (KASAN, lockdep, …)
 	@scripts/check
+
+crash: ## crash the machine at POINTS=10600 points of recorded workloads, and look at what is left (SEED=)
+	@scripts/crash
 
 demo: ## a snapshot of a file system that survives a reboot, shown in a virtual machine
 	@scripts/demo

@@ -124,9 +124,9 @@ def disk_list():
 
 @pytest.fixture
 def disk(disk_list):
-    """disk(bytes, block=512) makes a block device of zeroes."""
-    def make(size, block=512):
-        disk_list.append(disks.Disk(size, block))
+    """disk(bytes, block=512) makes a block device of zeroes; with twin, one on another's file."""
+    def make(size, block=512, twin=None):
+        disk_list.append(disks.Disk(size, block, twin))
         return disk_list[-1]
     return make
 

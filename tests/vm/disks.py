@@ -75,18 +75,19 @@ def first_difference(a, b, step=512):
 class Disk:
     """A device, and the file that holds its bytes.
 
-    Read and change the bytes while no mapped device uses it.
+    Read and change the bytes while no mapped device uses it. With `twin`, another device on that one's file.
     """
 
     count = 0
 
-    def __init__(self, size, block=512):
+    def __init__(self, size, block=512, twin=None):
         os.makedirs(DIRECTORY, exist_ok=True)
         Disk.count += 1
-        self.file = f"{DIRECTORY}/{Disk.count}"
+        self.file = twin.file if twin else f"{DIRECTORY}/{Disk.count}"
+        self.twin = twin
         self.size = size
         self.sectors = size // 512
-        backing = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        backing = os.open(self.file, os.O_RDWR | os.O_CREAT)
         os.ftruncate(backing, size)
         control = os.open("/dev/loop-control", os.O_RDWR)
         number = fcntl.ioctl(control, LOOP_GET_FREE)
@@ -126,7 +127,8 @@ class Disk:
     def close(self):
         fcntl.ioctl(self.fd, LOOP_CLR_FD, 0)
         os.close(self.fd)
-        os.unlink(self.file)
+        if not self.twin:
+            os.unlink(self.file)
 
 
 class Mapped:

@@ -26,8 +26,13 @@ def wait_below(volume, sectors):
     _wait(volume, lambda allocated, metadata: allocated < sectors)
 
 
+def is_done(volume):
+    """Whether all is merged, as userspace sees it: nothing but metadata is allocated."""
+    allocated, metadata = state(volume)
+    return allocated == metadata
+
+
 def wait_done(volume):
-    """Until all is merged, as userspace sees it: nothing but metadata is allocated."""
     _wait(volume, lambda allocated, metadata: allocated == metadata)
 
 

@@ -2,8 +2,8 @@
 """A disk that a thread in the guest serves to the kernel's nbd driver: it remembers what it was told, in the order in
 which it was told, and fails to order.
 
-It is a disk with a volatile write cache: a write is safe when a flush that came after its reply was replied to, or, with
-FUA, when it was replied to itself. tests/vm/crash.py makes of that what a crash could leave.
+It is a disk with a volatile write cache: a write is safe when a flush that came after its reply was replied to, or,
+with FUA, when it was replied to itself. tests/vm/crash.py makes of that what a crash could leave.
 
 Why not dm-log-writes: it logs one device. Two of them, under origin and COW, know no order between their logs, and with
 both devices on one of them a flush of either would be a flush of both. Here all disks of a test share one Log.
@@ -66,17 +66,15 @@ class Log:
         self.lock = threading.Lock()
         self.ops = []
         self.now = 0
-        self.marks = []
 
     def tick(self):
         self.now += 1
         return self.now
 
-    def mark(self, what):
-        """Notes something of the caller's: it comes after all that was replied to before, and before all that comes."""
+    def mark(self):
+        """A moment in that order: after all that was replied to before, and before all that comes."""
         with self.lock:
-            self.marks.append((self.tick(), what))
-            return self.now
+            return self.tick()
 
 
 class Disk:
@@ -130,8 +128,8 @@ class Disk:
     # what a test does to it
 
     def fail(self, kind, nth=1, times=1):
-        """The nth `kind` (read, write, flush, zeroes, trim) from now on fails, and those after it, `times` in all; None:
-        for ever. Nothing of a write that failed is kept."""
+        """The nth `kind` (read, write, flush, zeroes, trim) from now on fails, and those after it, `times` in all;
+        None: for ever. Nothing of a write that failed is kept."""
         first = self.counts[kind] + nth
         self.faults[kind] = (first, None if times is None else first + times)
 

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""An origin and its snapshot on disks that record what they are told, and what was promised to whom wrote to them."""
+
+import mmap
+import os
+import random
+
+import aftermath
+import nbd
+import volume
+from promise import Promise
+
+
+class Recording:
+    """`start`: the first byte of the origin that has content and may be written; before it, all is zero."""
+
+    def __init__(self, recorder, disk, seed, chunk, origin_bytes, cow_bytes, block=512, zeroes=True, start=0):
+        self.rng = random.Random(seed)
+        self.chunk, self.bytes, self.block, self.start = chunk, chunk * 512, block, start
+        self.log = nbd.Log()
+        # requests wait for each other, so that there is something to lose
+        common = {"block": block, "log": self.log, "linger": 0.0005, "zeroes": zeroes}
+        self.origin = recorder(origin_bytes, name="origin", **common)
+        self.cow = recorder(cow_bytes, name="cow", **common)
+        self.after = aftermath.Aftermath(disk, origin_bytes, cow_bytes, chunk, block)
+        content = self.rng.randbytes(origin_bytes - start)
+        self.put(self.origin, start, content)
+        self.promised = {"origin": Promise(self.log, start, content), "snapshot": Promise(self.log, start, content)}
+        self.created = self.lost = None
+
+    def put(self, disk, offset, data):
+        """What a disk holds before the log begins."""
+        image = self.after.origin_image if disk is self.origin else self.after.cow_image
+        disk.write(offset, data)
+        image[offset:offset + len(data)] = data
+
+    def used_cow(self, offset=0):
+        """The COW device was used for something else; from `offset` on it is anything. Without one, its header was
+        wiped, as LVM does."""
+        self.put(self.cow, offset, self.rng.randbytes(self.cow.size - offset))
+        if not offset:
+            self.put(self.cow, 0, bytes(self.block))
+
+    def create(self):
+        self.volume = volume.Volume(self.origin)
+        self.snapshot = self.volume.snapshot(self.cow, self.chunk)
+        self.created = self.log.mark()
+
+    def path(self, where):
+        return self.volume.path if where == "origin" else self.snapshot.path
+
+    def write(self, aio, batch, merging=False):
+        """Writes (where, offset, data) at the same time. During a merge the origin is the snapshot."""
+        noted = []
+        for where in ("origin", "snapshot"):
+            pieces = [(offset, data) for at, offset, data in batch if at == where]
+            promise = self.promised["snapshot" if merging else where]
+            noted.append((promise, promise.writes(pieces)))
+        result = aio.write([(self.path(where), offset, data) for where, offset, data in batch])
+        assert result == [len(data) for _, _, data in batch], result
+        for promise, writes in noted:
+            promise.acknowledge(writes)
+
+    def write_through(self, offset, data):
+        """Writes to the merging origin with FUA. Where that goes straight to the origin, it is durable at once, before
+        the flush that Linux adds to such a write."""
+        promise = self.promised["snapshot"]
+        first = len(self.log.ops)
+        writes = promise.writes([(offset, data)])
+        fd = os.open(self.volume.path, os.O_WRONLY | os.O_DIRECT | os.O_DSYNC)
+        with mmap.mmap(-1, len(data)) as buffer:
+            buffer[:] = data
+            os.pwritev(fd, [buffer], offset)
+        os.close(fd)
+        promise.acknowledge(writes)
+        for op in self.log.ops[first:]:
+            if op.disk is self.origin and op.kind == "write" and op.fua:
+                assert (op.offset, bytes(op.data)) == (offset, data)
+                promise.durable(op)
+
+    def flush(self, where, merging=False):
+        self.promised["snapshot" if merging else where].flush(self.path(where))
+
+    def piece(self, chunk):
+        """A write to a chunk: a block of it, or all."""
+        if self.rng.random() < 0.2:
+            offset, size = 0, self.bytes
+        else:
+            offset, size = self.rng.randrange(0, self.bytes, self.block), self.block
+        return chunk * self.bytes + offset, self.rng.randbytes(size)
+
+    def fill(self, aio, chunks, snapshot_share=0.15, flushes=0.15):
+        """Writes to `chunks`, so many at a time as `aio` can, and again to some of those written before."""
+        todo, written = list(chunks), []
+        while todo:
+            batch, met = [], set()
+            for _ in range(self.rng.randint(1, aio.depth)):
+                again = written and self.rng.random() < 0.15
+                chunk = self.rng.choice(written) if again else todo.pop(0) if todo else None
+                if chunk is None or chunk in met:
+                    continue
+                met.add(chunk)
+                where = "snapshot" if self.rng.random() < snapshot_share else "origin"
+                batch.append((where, *self.piece(chunk)))
+            self.write(aio, batch)
+            written += met
+            if self.rng.random() < flushes:
+                self.flush(self.rng.choice(["origin", "snapshot"]) if snapshot_share else "origin")
+
+    def mixture(self, count, first=0):
+        """Chunks from `first` on in an order that has runs in both directions and scattered ones."""
+        chunks = list(range(first, first + count))
+        pieces = []
+        while chunks:
+            length = self.rng.choice([1, 1, 1, 2, 7, 40])
+            pieces.append(chunks[:length])
+            del chunks[:length]
+        self.rng.shuffle(pieces)
+        return [chunk for piece in pieces for chunk in piece]
+
+    def close(self, aio):
+        aio.release()
+        self.volume.deactivate()

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The machine crashes, at every moment, and the disks lose and tear what they had not been made to keep.
+
+A workload runs on disks that record it. What they would hold after a crash is then made of the log, again and again:
+tests/vm/crash.py says which states a crash can leave, tests/vm/survey.py what must hold in each.
+
+POINTS in the environment makes more of it: 530 is what it is without, and from 2000 on the workloads are long ones,
+too. SEED chooses others. `make crash` sets them.
+"""
+
+import os
+from pathlib import Path
+
+import cow
+import crash
+import merge
+import nbd
+import pytest
+from recording import Recording
+from survey import Survey
+
+TOOLS = True
+TIMEOUT = 3000
+STORES = ["rust", "c"]
+
+QUICK = 530
+POINTS = int(os.environ.get("POINTS", QUICK))
+SEED = int(os.environ.get("SEED", "1"))
+LONG = POINTS >= 2000
+
+
+def share(points):
+    """So many of the quick set."""
+    return points * POINTS // QUICK
+
+
+@pytest.fixture(scope="module", autouse=True)
+def expedited():
+    """What waits for RCU waits less."""
+    knob = Path("/sys/kernel/rcu_expedited")
+    before = knob.read_text()
+    knob.write_text("1")
+    yield
+    knob.write_text(before)
+
+
+@pytest.fixture
+def record(recorder, disk):
+    made = []
+
+    def make(*arguments, **options):
+        made.append(Recording(recorder, disk, SEED, *arguments, **options))
+        return made[-1]
+
+    yield make
+    for recording in made:
+        recording.after.close()
+
+
+def test_the_states_that_a_crash_can_leave():
+    """By hand: two writes, of which one is flushed; one with FUA over half of it; and zeroes."""
+    log = nbd.Log()
+    cow_disk, origin = "cow", "origin"
+
+    def op(disk, kind, offset, data, length=0, fua=False):
+        log.ops.append(nbd.Op(disk, kind, offset, length or len(data), data, fua, b""))
+        log.ops[-1].arrived, log.ops[-1].replied = log.mark(), log.mark()
+
+    op(cow_disk, "write", 0, b"A" * 1024)
+    op(origin, "write", 0, b"o" * 512)
+    op(cow_disk, "flush", 0, b"")
+    op(cow_disk, "write", 512, b"B" * 512, fua=True)
+    op(cow_disk, "zeroes", 1024, None, 512)
+    found = {}
+    for policy in crash.POLICIES:
+        for seed in range(60):
+            images = {cow_disk: bytearray(b"x" * 1536), origin: bytearray(b"y" * 512)}
+            replay = crash.Replay(log, images)
+            for time in range(log.now + 1):
+                replay.advance(time)
+                before = [bytes(image) for image in images.values()]
+                with replay.crashed(crash.Point(time, policy, seed)):
+                    state = images[cow_disk][::512].decode() + images[origin][::512].decode()
+                    found.setdefault(time, set()).add(state.replace("\0", "0"))
+                assert [bytes(image) for image in images.values()] == before
+    torn = {"xxxy", "Axxy", "xAxy", "AAxy"}
+    both = torn | {state[:3] + "o" for state in torn}
+    assert [found[time] for time in range(log.now + 1)] == [
+        {"xxxy"}, torn, torn, both, both, both, {"AAxy", "AAxo"}, {"AAxy", "AAxo", "ABxy", "ABxo"}, {"ABxy", "ABxo"},
+        {"ABxy", "ABxo", "AB0y", "AB0o"}, {"ABxy", "ABxo", "AB0y", "AB0o"}]
+
+
+# The C store writes the header first and the area after it, neither durably.
+@pytest.mark.rust_only
+@pytest.mark.parametrize("block,zeroes", [(512, True), (4096, False)])
+def test_creation(record, writer, block, zeroes):
+    """A snapshot is there or not, on a device that is full of what was there before."""
+    recording = record(8, 64 * 4096, 80 * 4096, block=block, zeroes=zeroes)
+    recording.used_cow()
+    recording.create()
+    recording.close(writer(1, 4096))
+    survey = Survey(recording, SEED)
+    survey.run(f"creation, {block}", share(20), survey.look_at_snapshot)
+
+
+@pytest.mark.rust_only
+@pytest.mark.parametrize("block,zeroes", [(512, True), (4096, False)])
+def test_fill_4k(record, writer, block, zeroes):
+    """Both sides are written, many at a time, across the ends of areas: one, or 20 in the long set."""
+    count = 20 * 256 + 40 if LONG else 256 + 24
+    recording = record(8, (count + 20) * 4096, (count + 60) * 4096, block=block, zeroes=zeroes)
+    recording.used_cow()
+    recording.create()
+    aio = writer(32, 4096)
+    recording.fill(aio, recording.mixture(count))
+    assert recording.snapshot.usage() == (8 * (2 + count + count // 256), recording.cow.sectors, 8 * (2 + count // 256))
+    recording.close(aio)
+    survey = Survey(recording, SEED)
+    survey.run(f"fill, 4 KiB chunks, {block}", share(100), survey.look_at_snapshot)
+
+
+# The C store writes back what it read behind the end of the list.
+@pytest.mark.rust_only
+def test_torn_records(record, writer):
+    """Many records are written at once, and the write is torn: what is left of it behind the end of the list must not
+    come to life when the snapshot is used on."""
+    recording = record(8, 500 * 4096, 540 * 4096)
+    recording.used_cow()
+    recording.create()
+    aio = writer(100, 4096)
+    recording.fill(aio, recording.mixture(200), snapshot_share=0, flushes=0)
+    recording.close(aio)
+    torn = [op for op in recording.log.ops if op.fua and op.length > 512 and op.arrived > recording.created]
+    assert torn, "no commit wrote more than a sector"
+    count = share(20)
+    points = [crash.Point(torn[n % len(torn)].replied - 1, ("the last torn", "each, torn, or not")[n % 2], SEED + n)
+              for n in range(count)]
+    survey = Survey(recording, SEED)
+    survey.visit("torn records", sorted(points), survey.look_at_snapshot)
+    assert survey.stale, "nothing was behind the end of the list"
+
+
+def prefilled(record, areas, chunk):
+    """A snapshot whose list ends just before the end of its `areas`-th area; before that, all is zero on both sides."""
+    layout = cow.Layout(chunk)
+    rest, room = 9, 32
+    records = areas * layout.per_area - rest
+    *news, new = layout.data_chunks(records + 1)
+    recording = record(chunk, (records + room) * layout.bytes, (new + room + 3) * layout.bytes,
+                       start=records * layout.bytes)
+    header = bytearray(512)
+    cow.HEADER.pack_into(header, 0, cow.MAGIC, 1, 1, chunk)
+    recording.used_cow(new * layout.bytes)
+    recording.put(recording.cow, 0, header)
+    for area in range(areas):
+        content = bytearray(layout.bytes)
+        first = area * layout.per_area
+        for n, pair in enumerate(enumerate(news[first:first + layout.per_area], first)):
+            cow.RECORD.pack_into(content, n * cow.RECORD.size, *pair)
+        recording.put(recording.cow, layout.area_chunk(area) * layout.bytes, content)
+    return recording, records
+
+
+@pytest.mark.parametrize("areas", range(1, 22) if LONG else [1, 2])
+def test_fill_64k(record, writer, areas):
+    """Across the end of the first area, the second, …: the records before were made without a kernel, of zeroes."""
+    recording, records = prefilled(record, areas, 128)
+    recording.create()
+    recording.created = 0
+    aio = writer(8, 65536)
+    recording.fill(aio, recording.mixture(24, first=records))
+    recording.close(aio)
+    survey = Survey(recording, SEED)
+    survey.run(f"fill, 64 KiB chunks, area {areas}", share(70) // (21 if LONG else 2), survey.look_at_snapshot)
+
+
+def lose(record, writer, name, step, room, fail=None):
+    """The snapshot is lost: the COW device is full, or something fails; and the origin is written on."""
+    chunks = 96
+    recording = record(8, chunks * 4096, (2 + room) * 4096)
+    recording.rng.seed(SEED + step)
+    recording.used_cow()
+    recording.create()
+    aio = writer(12, 4096)
+    order = recording.mixture(chunks)
+    recording.fill(aio, order[:8])
+    recording.lost = recording.log.mark()
+    if fail:
+        recording.cow.fail(*fail)
+    recording.fill(aio, order[8:], snapshot_share=0)
+    assert recording.snapshot.status() == "Invalid"
+    recording.close(aio)
+    survey = Survey(recording, SEED + step)
+    survey.run(f"{name}, {step}", share(40) // len(ROUNDS), survey.look_at_snapshot)
+
+
+# the long set has other seeds and circumstances, too
+ROUNDS = range(max(POINTS // QUICK // 4, 1))
+
+
+@pytest.mark.rust_only
+@pytest.mark.parametrize("step", ROUNDS)
+def test_overflow(record, writer, step):
+    lose(record, writer, "overflow", step, 24 + step)
+
+
+@pytest.mark.rust_only
+@pytest.mark.parametrize("step", ROUNDS)
+@pytest.mark.parametrize("kind", ["write", "flush"])
+def test_failure(record, writer, kind, step):
+    lose(record, writer, f"failed {kind}", step, 120, (kind, 1 + step if kind == "flush" else 3 + 5 * step))
+
+
+@pytest.mark.parametrize("step", ROUNDS)
+@pytest.mark.parametrize("writing", [False, True], ids=["idle", "written"])
+def test_merge(record, writer, writing, step):
+    """The machine crashes while a snapshot is merged, and the origin perhaps written; the merge is taken up again."""
+    chunks = 300
+    recording = record(8, chunks * 4096, (chunks + 40) * 4096)
+    recording.rng.seed(SEED + step)
+    recording.used_cow()
+    recording.create()
+    aio = writer(16, 4096)
+    recording.fill(aio, recording.mixture(280), snapshot_share=0.3)
+    aio.release()
+    recording.flush("snapshot")
+    recording.volume.drop(recording.snapshot)
+    begin = recording.log.mark()
+    recording.volume.merge(recording.snapshot)
+    records, batches = cow.Cow(recording.cow.read()).records(), 0
+    while writing and not merge.is_done(recording.volume):
+        batches += 1
+        # what was merged last, whose record is the first that a crash could bring back
+        allocated, metadata = merge.state(recording.volume)
+        left = min((allocated - metadata) // recording.chunk, len(records) - 1)
+        recording.write_through(*recording.piece(records[left][0]))
+        batch = [("origin", *recording.piece(chunk)) for chunk in recording.rng.sample(range(chunks), 4)]
+        recording.write(aio, batch, merging=True)
+        if recording.rng.random() < 0.3:
+            recording.flush("origin", merging=True)
+    assert batches > 3 or not writing
+    merge.wait_done(recording.volume)
+    recording.close(aio)
+    recording.volume.snapshots.clear()
+    survey = Survey(recording, SEED + step)
+    survey.run(f"merge, {'written' if writing else 'idle'}, {step}", share(40) // len(ROUNDS), survey.look_at_merge,
+               begin=begin)
