@@ -237,6 +237,9 @@ def test_a_thousand_loads_and_unloads_beside_table_loads_lose_nothing(installed,
             try:
                 module.load()
                 loads += 1
+                # as long as modprobe takes: a table load that met the last unloading waits for it, and is refused if it
+                # finds the module on its way out once more
+                time.sleep(0.1)
             except OSError as e:
                 # a table load that met the moment between two owners had modprobe load it
                 assert e.errno == errno.EEXIST, e
