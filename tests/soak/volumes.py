@@ -13,8 +13,7 @@ CHUNKS = 8, 32, 128, 1024  # sectors
 
 def create(world):
     """A snapshot, often of an origin that is being written."""
-    rng = world.rng
-    chunk = rng.choice(CHUNKS)
+    rng, chunk = world.rng, world.rng.choice(CHUNKS)
     largest = world.size + world.size // 64 + 4 * chunk * 512
     if rng.random() < 0.3:
         # as many areas as are full, and no place for the next
@@ -23,13 +22,16 @@ def create(world):
     else:
         wanted = int(largest * rng.choice([0.1, 0.3, 0.6, 1]))
     kilobytes = max(min(wanted, largest), 4 * chunk * 512) + 4095 >> 12 << 2
+    create_as(world, chunk, kilobytes, world.streams([None]) if rng.random() < 0.6 else [])
+
+
+def create_as(world, chunk, kilobytes, made):
     world.number += 1
     name = f"s{world.number}"
-    made = world.streams([None]) if rng.random() < 0.6 else []
     world.note(f"create {name}: chunk size {chunk // 2}k, {kilobytes} KiB; {world.told(made)}")
-    command = ["lvcreate", "-q", "-y", "-s", "-c", f"{chunk // 2}k", "-L", f"{kilobytes}k", "-n", name, f"{VG}/{ORIGIN}"]
+    command = ["lvcreate", "-q", "-y", "-s", "-c", f"{chunk // 2}k", "-L", f"{kilobytes}k", "-n", name]
     before = bytearray(world.content)
-    world.burst(made, lambda: lvm.run(*command), reloads=True)
+    world.burst(made, lambda: lvm.run(*command, f"{VG}/{ORIGIN}"), reloads=True)
     snapshot = Snapshot(name, chunk, before, lvm.sectors(f"{name}-cow"), world.store)
     copied = snapshot.touched([write for stream in made for write in stream.writes()])
     allowed = snapshot.outcomes(set(), copied, set())
@@ -40,6 +42,7 @@ def create(world):
     world.synchronize()
     lives.owned(world)
     world.counts["snapshots"] += 1
+    return snapshot
 
 
 def drop(world):
