@@ -97,6 +97,7 @@ def check(world, snapshot, table, origin):
     if snapshot is world.merging:
         if not olds <= snapshot.merged:
             raise Wrong(f"{snapshot}: a merge made records: {sorted(olds - snapshot.merged)[:5]}")
+        world.note(f"{len(olds)} of {len(snapshot.merged)} chunks are left to be merged")
         world.counts["interrupted"] += 0 < len(olds) < len(snapshot.merged)
     else:
         snapshot.recorded(olds)

@@ -6,6 +6,7 @@ import time
 
 import lives
 import lvm
+import volumes
 from lvm import PATIENCE, VG
 from model import Wrong
 from world import ORIGIN
@@ -55,25 +56,25 @@ def at_once(world):
 
 def with_interruptions(world):
     """LVM leaves the merge of an origin in use to the next activation; ours are cut short."""
-    # with small chunks it takes longer
-    snapshot = min(world.rng.choices(world.settled(), k=2), key=lambda snapshot: snapshot.chunk)
-    cuts = world.rng.randint(0, 3)
-    world.note(f"merge {snapshot} from the next activation on, {cuts} times interrupted")
+    snapshot, cuts = world.rng.choice(world.settled()), world.rng.randint(0, 3)
     if cuts:
-        # chunk by chunk, or it is over before it can be cut short
-        world.burst([world.scattered(snapshot, None, min(snapshot.room - snapshot.count, 4000))])
+        # small chunks all over the place, or it is over before it can be cut short
+        snapshot = volumes.create_as(world, 8, world.size >> 10, [])
+        world.burst([world.scattered(snapshot, None, min(snapshot.room, 4000))])
+    world.note(f"merge {snapshot} from the next activation on, {cuts} times interrupted")
     # what is in use is not tried again and again
-    command = ["lvconvert", "-q", "-y", "--config", "activation/retry_deactivation=0", "--merge", f"{VG}/{snapshot.name}"]
+    command = ["lvconvert", "-q", "-y", "--merge", "--config", "activation/retry_deactivation=0"]
     origin = os.open(world.path(None), os.O_RDONLY)
     try:
-        lvm.run(*command)
+        lvm.run(*command, f"{VG}/{snapshot.name}")
     finally:
         os.close(origin)
     lives.deactivate(world)
     _begin(world, snapshot)
     lives.activate(world, "--poll", "n")
     for _ in range(cuts):
-        _use(world)
+        if world.rng.random() < 0.5:
+            _use(world)
         lives.next_life(world, "--poll", "n")
     _use(world)
     lvm.run("lvchange", "-q", "--poll", "y", f"{VG}/{ORIGIN}")

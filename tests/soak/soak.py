@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Leads an origin and its snapshots through random lives in a guest, and compares them with a model throughout.
 
-Uses the disks $DISK_ONE and $DISK_TWO; what is on them is lost. Ends with one line, "soak: ok …" or "soak: FAILED …".
+Uses the disks $DISK_ONE and $DISK_TWO; what is on them is lost. Ends with one line, "soak: ok …" or "soak:
+FAILED …".
 """
 
 import argparse

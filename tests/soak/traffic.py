@@ -34,9 +34,8 @@ class Stream(threading.Thread):
 
     def run(self):
         try:
-            again = last = False
-            while not last:
-                last = self.enough.is_set()
+            again = False
+            while not again or not self.enough.is_set():
                 for batch in self.batches:
                     if again:
                         # leaves the disk some time for what happens meanwhile

@@ -31,7 +31,7 @@ class World:
 
     def streams(self, targets=None, most=4 << 20):
         """Random writes to these targets, by default to all that can be written."""
-        budget = int(2 ** self.rng.uniform(12, most.bit_length() - 1))
+        budget = int(2 ** self.rng.uniform(14, most.bit_length() - 1))
         return self.source.streams(targets or [None, *self.alive()], self.size, budget)
 
     def scattered(self, snapshot, target, count):
@@ -94,7 +94,8 @@ class World:
             states = allowed[snapshot] | snapshot.outcomes(*effects[snapshot])
             if reloads and OVERFLOW in states:
                 states |= {VALID, INVALID}
-            self.settle(snapshot, [stream for stream in streams if stream.target is snapshot], effects[snapshot], states)
+            own = [stream for stream in streams if stream.target is snapshot]
+            self.settle(snapshot, own, effects[snapshot], states)
 
     def settle(self, snapshot, streams, effects, allowed):
         before = snapshot.state

@@ -19,5 +19,5 @@ def test_some_lives():
     print(run.stdout)
     last = run.stdout.splitlines()[-1]
     assert run.returncode == 0 and last.startswith("soak: ok"), run.stdout[-6000:]
-    for kind in "lives", "C lives", "snapshots", "overflows", "extends", "reloads", "suspends", "merges", "module reloads":
+    for kind in "lives", "snapshots":
         assert int(re.search(rf" (\d+) {kind},", last)[1]) > 0, f"no {kind}: {last}"
