@@ -5,9 +5,9 @@ MODULE := dm_snap_persistent
 running := /lib/modules/$(shell uname -r)/build
 # stays empty when the running kernel's headers have no Rust metadata
 KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
-export KERNEL FLAVOUR
+export KERNEL FLAVOUR TIME SEED OPERATIONS
 
-.PHONY: all modules module install uninstall check demo tools install-tools fuzz bench-tools bench clean cache-clean help
+.PHONY: all modules module install uninstall check demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
 .DEFAULT_GOAL := all
 
 all: modules ## build for KDIR=, by default the running kernel if it has Rust metadata
@@ -36,7 +36,7 @@ demo: ## a snapshot of a file system that survives a reboot, shown in a virtual 
 
 tools: ## the userspace tools (snap_check, ...), into build/tools/release/
 	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/tools' \
-		cargo build --release --locked --manifest-path tools/Cargo.toml
+		cargo build --release --locked --features live --manifest-path tools/Cargo.toml
 
 install-tools: tools ## install the tools below PREFIX=/usr/local (DESTDIR=): links, manual pages, completions
 	install -D build/tools/release/snap_tools '$(DESTDIR)$(PREFIX)/sbin/snap_tools'
@@ -46,6 +46,9 @@ install-tools: tools ## install the tools below PREFIX=/usr/local (DESTDIR=): li
 
 fuzz: ## fuzz every parser of outside input, TIME=60 seconds each
 	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/fuzz' tests/fuzz/run $(TIME)
+
+soak: ## random lives of LVM's snapshots against a model, TIME=30m, FLAVOUR=, SEED= repeats a run
+	@scripts/soak
 
 bench-tools: ## the speed of the tools on 10 million exceptions
 	@mkdir -p build

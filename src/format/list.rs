@@ -14,6 +14,9 @@ pub trait List<T> {
     /// Puts `value` at the end.
     fn try_push(&mut self, value: T) -> Result<(), NoMemory>;
 
+    /// Removes all values, and keeps their memory.
+    fn clear(&mut self);
+
     /// All values.
     fn as_mut_slice(&mut self) -> &mut [T];
 }

@@ -86,7 +86,7 @@ impl Disk for Cow<'_> {
 /// The records of a live snapshot.
 pub(super) type Committer = metadata::Committer<IoBuffer>;
 
-/// What the check for duplicates remembers chunks in.
+/// Pairs of chunks, while metadata is loaded.
 pub(super) struct Chunks(KVVec<(u64, u64)>);
 
 impl List<(u64, u64)> for Chunks {
@@ -94,6 +94,10 @@ impl List<(u64, u64)> for Chunks {
 
     fn try_push(&mut self, value: (u64, u64)) -> Result<(), NoMemory> {
         self.0.push(value, GFP_KERNEL).map_err(|_| NoMemory)
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
     }
 
     fn as_mut_slice(&mut self) -> &mut [(u64, u64)] {

@@ -89,13 +89,15 @@ def _full():
     for name, size in ("10k", 10_000), ("100k", 100_000), ("1m", 1_000_000):
         for device in FAST, MIDDLE, SLOW:
             yield Case(f"activate-{name}", 4, 0, *device, size=size)
+    yield Case("activate-10m", 4, 0, *MIDDLE, size=10_000_000, rounds=1)
     yield from _merges([(4, *MIDDLE), (64, *MIDDLE), (64, 1000, 100)], 20_000)
 
 
 def _merges(devices, size):
     for chunk, *device in devices:
         for kind in "scattered", "sequential":
-            yield Case(f"merge-{kind}", chunk, 0, *device, size=size)
+            # a long one is its own average
+            yield Case(f"merge-{kind}", chunk, 0, *device, size=size, rounds=1 if size > 10_000 else 3)
 
 
 def cases(quick, rounds):

@@ -106,7 +106,7 @@ def chain(machine, case, _store):
     parts = [
         fio.one_by_one(origin.path, "read", case.chunk_kib, count),
         fio.one_by_one(cow.path, "write", case.chunk_kib, count),
-        fio.one_by_one(cow.path, "write", 4, count, "--sync=dsync"),  # a write and a flush
+        fio.one_by_one(cow.path, "write", 4, count, "--fdatasync=1"),  # a write and a flush
         fio.one_by_one(origin.path, "write", 4, count),
     ]
     return {"iops": 1e6 / sum(part.mean_us for part in parts), "p50_us": sum(part.p50_us for part in parts)}

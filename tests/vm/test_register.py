@@ -15,6 +15,7 @@ import module
 import pytest
 
 STORES = ["rust"]
+TIMEOUT = 2400
 MIB = 1 << 20
 
 pytestmark = pytest.mark.rust_only

@@ -45,11 +45,6 @@ def tool(*arguments, stdin=None):
     return done.stdout
 
 
-def asks_device_mapper():
-    """Whether snap_stat was built to know active snapshots by their names."""
-    return b"built without" not in run("stat", "no-such-snapshot").stderr
-
-
 class Made:
     """An origin and its snapshots after random writes to all of them, still active."""
 
@@ -165,10 +160,9 @@ def test_tools_and_kernel_agree(made, disk, store, chunk, size, blocks):
     assert disks.first_difference(live, one.expected[0]) is None
     second_live = disks.read(second.path)
     allocated, total, metadata = snap.usage()
-    if asks_device_mapper():
-        stat = json.loads(tool("stat", "--json", snap.name))
-        assert stat == {"status": "active", "chunk_size": chunk, "total": total, "used": allocated,
-                        "free": total - allocated, "metadata": metadata}
+    stat = json.loads(tool("stat", "--json", snap.name))
+    assert stat == {"status": "active", "chunk_size": chunk, "total": total, "used": allocated,
+                    "free": total - allocated, "metadata": metadata}
     volume.deactivate()
 
     now = volume.disk.read()
@@ -276,10 +270,9 @@ def test_an_overflowed_snapshot_is_invalid_to_both(made, disk, store):
         disks.write(one.volume.path, block * PAGE, bytes(PAGE))
     (snap,) = one.volume.snapshots
     assert snap.status() == "Invalid"
-    if asks_device_mapper():
-        # the name is known, the status no success
-        asked = run("stat", "--json", snap.name)
-        assert (asked.returncode, json.loads(asked.stdout)) == (1, {"status": "Invalid"})
+    # the name is known, the status no success
+    asked = run("stat", "--json", snap.name)
+    assert (asked.returncode, json.loads(asked.stdout)) == (1, {"status": "Invalid"})
     one.volume.deactivate()
     checked = run("check", "--json", "--origin", one.volume.disk.path, snap.cow.path)
     assert (checked.returncode, json.loads(checked.stdout)["verdict"]) == (1, "invalid")

@@ -29,6 +29,10 @@ impl<T> List<T> for Growable<T> {
         Ok(())
     }
 
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
     fn as_mut_slice(&mut self) -> &mut [T] {
         &mut self.0
     }

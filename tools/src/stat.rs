@@ -40,6 +40,17 @@ pub struct Size {
 }
 
 impl Stat {
+    /// What of it is used.
+    pub fn usage(&self) -> Usage {
+        let chunk_size = u64::from(self.header.chunk_sectors);
+        Usage {
+            chunk_size,
+            total: self.chunks * chunk_size,
+            used: self.used_chunks * chunk_size,
+            metadata: self.metadata_chunks * chunk_size,
+        }
+    }
+
     /// The largest chunk size that takes at most a tenth more space than the present one.
     ///
     /// Larger chunks mean fewer copies and fewer records. What smaller chunks would cost cannot be
@@ -116,20 +127,31 @@ fn sizes(geometry: &Geometry, runs: &[Run]) -> Vec<Size> {
     larger.collect()
 }
 
+/// How much of a COW device is used, in sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Sectors in a chunk; 0 if unknown.
+    pub chunk_size: u64,
+    /// The COW device.
+    pub total: u64,
+    /// In use, metadata included.
+    pub used: u64,
+    /// What holds metadata.
+    pub metadata: u64,
+}
+
+impl Usage {
+    /// What is left.
+    pub fn free(&self) -> u64 {
+        self.total.saturating_sub(self.used)
+    }
+}
+
 /// An active snapshot, asked of device-mapper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Live {
     /// It works.
-    Active {
-        /// Sectors of the COW device in use, metadata included.
-        used: u64,
-        /// Sectors of the COW device.
-        total: u64,
-        /// Sectors that hold metadata.
-        metadata: u64,
-        /// Sectors in a chunk; 0 if the table does not tell.
-        chunk_sectors: u32,
-    },
+    Active(Usage),
     /// The target says that it is something else: Invalid, Overflow, Merge failed, …
     Other(String),
 }
@@ -142,12 +164,12 @@ impl Live {
             let (used, total) = usage.split_once('/')?;
             // ORIGIN COW P CHUNKSIZE
             let chunk = table.split_ascii_whitespace().nth(3);
-            Some(Self::Active {
-                used: used.parse().ok()?,
+            Some(Self::Active(Usage {
+                chunk_size: chunk.and_then(|chunk| chunk.parse().ok()).unwrap_or(0),
                 total: total.parse().ok()?,
+                used: used.parse().ok()?,
                 metadata: metadata.trim().parse().ok()?,
-                chunk_sectors: chunk.and_then(|chunk| chunk.parse().ok()).unwrap_or(0),
-            })
+            }))
         };
         active().unwrap_or_else(|| Self::Other(status.trim().into()))
     }
@@ -215,12 +237,12 @@ mod tests {
     fn reads_status_lines() {
         assert_eq!(
             Live::parse("7808/16777216 32", "254:1 254:2 P 8"),
-            Live::Active {
-                used: 7808,
+            Live::Active(Usage {
+                chunk_size: 8,
                 total: 16_777_216,
+                used: 7808,
                 metadata: 32,
-                chunk_sectors: 8
-            }
+            })
         );
         for other in [
             "Invalid",

@@ -15,15 +15,21 @@ use kernel::{
 };
 
 /// Sectors are 512 bytes, whatever the device's blocks are.
-pub(super) const SECTOR_SHIFT: u32 = 9;
+const SECTOR_SHIFT: u32 = 9;
 
 /// All of this is metadata: schedulers and `blktrace` want to know.
 const REQ_META: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_META;
-pub(super) const READ: bindings::blk_opf_t = bindings::req_op_REQ_OP_READ | REQ_META;
+const READ: bindings::blk_opf_t = bindings::req_op_REQ_OP_READ | REQ_META;
 const WRITE: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE | REQ_META;
 const WRITE_ZEROES: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE_ZEROES | REQ_META;
 const FUA: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_FUA;
 const PREFLUSH: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
+
+/// No function to call: the request is waited for.
+const WAIT: ffi::dm_io_notify = ffi::dm_io_notify {
+    fn_: None,
+    context: ptr::null_mut(),
+};
 
 /// A dm-io client.
 ///
@@ -53,10 +59,6 @@ impl IoClient {
         })
     }
 
-    pub(super) fn as_ptr(&self) -> *mut ffi::dm_io_client {
-        self.client.as_ptr()
-    }
-
     /// Reads from `sector` on into the `bytes` of `buffer`, whose bounds are multiples of the
     /// device's logical block. Sleeps.
     pub(crate) fn read(
@@ -67,7 +69,7 @@ impl IoClient {
         bytes: Range<usize>,
     ) -> Result {
         // SAFETY: The borrow of `buffer` outlasts the call, which is synchronous, and is exclusive.
-        unsafe { self.transfer(device.bdev(), READ, sector, buffer, bytes) }
+        unsafe { self.transfer(device, READ, sector, buffer, bytes, WAIT) }
     }
 
     /// Writes the `bytes` of `buffer`, whose bounds are multiples of the device's logical block,
@@ -80,7 +82,7 @@ impl IoClient {
         bytes: Range<usize>,
     ) -> Result {
         // SAFETY: The borrow of `buffer` outlasts the call, which is synchronous and only reads.
-        unsafe { self.transfer(device.bdev(), WRITE | FUA, sector, buffer, bytes) }
+        unsafe { self.transfer(device, WRITE | FUA, sector, buffer, bytes, WAIT) }
     }
 
     /// Like [`Self::write`], and everything that had completed before is on stable storage before
@@ -94,19 +96,40 @@ impl IoClient {
     ) -> Result {
         let opf = WRITE | PREFLUSH | FUA;
         // SAFETY: The borrow of `buffer` outlasts the call, which is synchronous and only reads.
-        unsafe { self.transfer(device.bdev(), opf, sector, buffer, bytes) }
+        unsafe { self.transfer(device, opf, sector, buffer, bytes, WAIT) }
+    }
+
+    /// Starts to read all of `buffer` from `sector` on, and calls `notify` when that is over, unless
+    /// it fails.
+    ///
+    /// # Safety
+    ///
+    /// Until `notify` is called, `device` must be borrowed, `buffer` must stay valid, and nobody may
+    /// look at it. `notify` must have a function, which may be called in any context.
+    pub(super) unsafe fn start_read(
+        &self,
+        device: &Device,
+        sector: u64,
+        buffer: &IoBuffer,
+        notify: ffi::dm_io_notify,
+    ) -> Result {
+        // SAFETY: The caller vouches for `buffer` and `device`.
+        unsafe { self.transfer(device, READ, sector, buffer, 0..buffer.len(), notify) }
     }
 
     /// # Safety
     ///
-    /// `buffer` must stay valid for the call, and for a read nobody else may look at it.
+    /// Until the request is over, which is when the call returns or, with a function in `notify`,
+    /// when that is called, `device` must be borrowed, `buffer` must stay valid, and for a read
+    /// nobody else may look at it.
     unsafe fn transfer(
         &self,
-        bdev: *mut bindings::block_device,
+        device: &Device,
         opf: bindings::blk_opf_t,
         sector: u64,
         buffer: &IoBuffer,
         bytes: Range<usize>,
+        notify: ffi::dm_io_notify,
     ) -> Result {
         let mem = ffi::dm_io_memory {
             type_: ffi::DM_IO_VMA,
@@ -114,13 +137,13 @@ impl IoClient {
             ptr: buffer.at(&bytes),
         };
         let region = ffi::dm_io_region {
-            bdev,
+            bdev: device.bdev(),
             sector,
             count: (bytes.len() >> SECTOR_SHIFT) as u64,
         };
         // SAFETY: The caller vouches for the buffer, whose bounds were checked by slicing it;
         // `bdev` comes from a device that is open.
-        unsafe { self.submit(opf, mem, region) }
+        unsafe { self.submit(opf, mem, region, notify) }
     }
 
     /// Makes `sectors` from `sector` on read as zeroes: by `WRITE_ZEROES` where the device offers
@@ -145,38 +168,37 @@ impl IoClient {
         // A device may claim to write zeroes and still fail to: ordinary writes decide.
         if offload {
             // SAFETY: `device` holds its block device open, and no memory is read.
-            if unsafe { self.submit(WRITE_ZEROES, mem(), region()) }.is_ok() {
+            if unsafe { self.submit(WRITE_ZEROES, mem(), region(), WAIT) }.is_ok() {
                 return Ok(());
             }
         }
         // SAFETY: `device` holds its block device open. The page list has no end, so it is long
         // enough for any region, and it lives as long as `self`.
-        unsafe { self.submit(WRITE, mem(), region()) }
+        unsafe { self.submit(WRITE, mem(), region(), WAIT) }
     }
 
-    /// Submits a request and waits for it.
+    /// Submits a request, and waits for it if `notify` has no function.
     ///
     /// # Safety
     ///
     /// `region.bdev` must be open, and `mem` must describe memory as large as the region that is
-    /// valid, and for a read exclusive, for the duration of the call.
+    /// valid, and for a read exclusive, until the request is over: when the call returns or, with
+    /// a function in `notify`, when that is called.
     unsafe fn submit(
         &self,
         opf: bindings::blk_opf_t,
         mem: ffi::dm_io_memory,
         mut region: ffi::dm_io_region,
+        notify: ffi::dm_io_notify,
     ) -> Result {
         let mut request = ffi::dm_io_request {
             bi_opf: opf,
             mem,
-            notify: ffi::dm_io_notify {
-                fn_: None,
-                context: ptr::null_mut(),
-            },
-            client: self.as_ptr(),
+            notify,
+            client: self.client.as_ptr(),
         };
-        // SAFETY: The caller vouches for the region and the memory. Without a notify function the
-        // call returns when the I/O is done, so the locals live long enough.
+        // SAFETY: The caller vouches for the region and the memory. dm-io copies what it needs of
+        // `request` and `region` before it returns.
         to_result(unsafe {
             ffi::dm_io(
                 &mut request,

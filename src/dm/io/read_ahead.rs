@@ -7,7 +7,6 @@ use crate::dm::{ffi, Device};
 use core::ptr;
 use kernel::{
     bindings,
-    error::to_result,
     ffi::{c_ulong, c_void},
     prelude::*,
     types::Opaque,
@@ -94,7 +93,7 @@ impl<'a> ReadAhead<'a> {
             Some(slot) => slot,
             None => slot.insert(Slot::new(bytes)?),
         };
-        slot.as_ref().start(client, device.bdev(), sector)?;
+        slot.as_ref().start(client, device, sector)?;
         self.in_flight += 1;
         Ok(())
     }
@@ -157,43 +156,14 @@ impl Slot {
 
     /// Starts to read `buffer` from `sector`. Every call that succeeds must be followed by one of
     /// [`Slot::wait`] before the next, and before the slot is dropped: [`ReadAhead`] sees to it.
-    fn start(
-        self: Pin<&Self>,
-        client: &IoClient,
-        bdev: *mut bindings::block_device,
-        sector: u64,
-    ) -> Result {
-        let mut request = ffi::dm_io_request {
-            bi_opf: super::client::READ,
-            mem: ffi::dm_io_memory {
-                type_: ffi::DM_IO_VMA,
-                offset: 0,
-                ptr: self.buffer.at(&(0..self.buffer.len())),
-            },
-            notify: ffi::dm_io_notify {
-                fn_: Some(Self::notify),
-                context: ptr::from_ref(self.get_ref()).cast_mut().cast(),
-            },
-            client: client.as_ptr(),
+    fn start(self: Pin<&Self>, client: &IoClient, device: &Device, sector: u64) -> Result {
+        let notify = ffi::dm_io_notify {
+            fn_: Some(Self::notify),
+            context: ptr::from_ref(self.get_ref()).cast_mut().cast(),
         };
-        let mut region = ffi::dm_io_region {
-            bdev,
-            sector,
-            count: (self.buffer.len() >> super::client::SECTOR_SHIFT) as u64,
-        };
-        // SAFETY: dm-io copies what it needs of `request` and `region` before it returns. The
-        // buffer and the slot are pinned in memory that `ReadAhead` frees only when the read was
-        // waited for, and it keeps the device and the client borrowed for as long.
-        to_result(unsafe {
-            ffi::dm_io(
-                &mut request,
-                1,
-                &mut region,
-                ptr::null_mut(),
-                ptr::null_mut(),
-                0,
-            )
-        })
+        // SAFETY: The buffer and the slot are pinned in memory that `ReadAhead` frees only when the
+        // read was waited for, and it keeps the device and the client borrowed for as long.
+        unsafe { client.start_read(device, sector, &self.buffer, notify) }
     }
 
     /// Called by dm-io when the read is over, in any context.

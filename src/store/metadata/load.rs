@@ -2,7 +2,7 @@
 
 //! Reading the metadata when a snapshot is activated.
 
-use super::{disk::Error, Disk, RecordList};
+use super::{batch::Batch, disk::Error, Disk, RecordList};
 use crate::format::{
     ChunkSize, Exception, Fault, Geometry, Header, List, Walk, WalkError, SECTOR_BYTES,
 };
@@ -37,7 +37,7 @@ pub enum Loaded<B> {
 /// reports each exception to `add`.
 ///
 /// `table_chunk` is the chunk size that the table asks for, in sectors, 0 for none; that of the
-/// header overrides it. `L` is what the check for duplicates remembers chunks in.
+/// header overrides it. `L` is what exceptions and the chunks they use are gathered in.
 pub fn load<D: Disk, L: List<(u64, u64)>>(
     disk: &D,
     cow: DeviceInfo,
@@ -106,19 +106,22 @@ fn walk<D: Disk, L: List<(u64, u64)>>(
     mut add: impl FnMut(Exception) -> Result<(), D::Error>,
 ) -> Result<u64, Error<D::Error>> {
     let mut walk = Walk::<L>::new(geometry);
+    let mut batch = Batch::<L>::new().map_err(no_memory)?;
     let places = (0..).map_while(|window| geometry.window(window).map(|extent| extent.sector));
     disk.read_each(geometry.window_bytes() as usize, places, |bytes| {
         let ended = walk.records().is_some();
-        walk.feed(bytes, &mut add).map_err(|e| match e {
-            WalkError::Fault(fault) => Error::Fault(fault),
-            WalkError::Visit(e) => Error::Io(e),
-        })?;
+        walk.feed(bytes, |e| batch.push(e, &mut add))
+            .map_err(|e| match e {
+                WalkError::Fault(fault) => Error::Fault(fault),
+                WalkError::Visit(e) => e,
+            })?;
         if let Some(records) = walk.records().filter(|_| !ended) {
             list.found(records, bytes);
         }
         Ok::<_, Error<D::Error>>(walk.next_window().is_some())
     })?;
     let walked = walk.finish().map_err(Error::Fault)?;
+    batch.finish(&mut add)?;
     if walked.stale {
         list.set_stale();
     }

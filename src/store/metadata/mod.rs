@@ -14,6 +14,7 @@
 //!    this device next, writes a whole area back as it read it.
 
 mod allocator;
+mod batch;
 mod committer;
 mod disk;
 mod load;

@@ -139,12 +139,18 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         })
     }
 
-    /// `records` of a window, in bytes, widened to what is written at once.
-    fn units(&self, records: Range<usize>) -> Range<usize> {
-        let start = records.start * Exception::BYTES;
-        let end = records.end * Exception::BYTES;
+    /// Where `records` of window `window` lie, widened to what is written at once: the sector on the
+    /// disk, and the bytes of the buffer.
+    fn place<E>(
+        &self,
+        window: u64,
+        records: Range<usize>,
+    ) -> Result<(u64, Range<usize>), Error<E>> {
         let below = self.unit - 1;
-        start & !below..(end + below) & !below
+        let start = records.start * Exception::BYTES & !below;
+        let end = (records.end * Exception::BYTES + below) & !below;
+        let sector = self.sector(window)? + (start / SECTOR_BYTES as usize) as u64;
+        Ok((sector, start..end))
     }
 
     /// Adds a record, in memory only.
@@ -191,9 +197,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
             // read: the flush that precedes it sees to that.
             disk.zero(self.area(area + 1)?).map_err(Error::Io)?;
         }
-        let sector = self.sector(window)?;
-        let bytes = self.units(in_window - self.unwritten..in_window);
-        let first = sector + (bytes.start / SECTOR_BYTES as usize) as u64;
+        let (first, bytes) = self.place(window, in_window - self.unwritten..in_window)?;
         disk.flush_and_write(first, &self.buffer, bytes)
             .map_err(Error::Io)?;
         self.unwritten = 0;
@@ -235,9 +239,8 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         if rest.sectors > 0 {
             disk.zero(rest).map_err(Error::Io)?;
         }
-        let bytes =
-            self.units(self.records_in(window)..self.geometry.records_per_window() as usize);
-        let first = self.sector(window)? + (bytes.start / SECTOR_BYTES as usize) as u64;
+        let unused = self.records_in(window)..self.geometry.records_per_window() as usize;
+        let (first, bytes) = self.place(window, unused)?;
         disk.flush_and_write(first, &self.buffer, bytes)
             .map_err(Error::Io)?;
         self.stale = false;
@@ -293,12 +296,10 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         self.load(disk, window)?;
         let used = self.records_in(window);
         let kept = used.saturating_sub(count as usize);
-        let sector = self.sector(window)?;
+        let (first, bytes) = self.place(window, kept..used)?;
         self.buffer[kept * Exception::BYTES..used * Exception::BYTES].fill(0);
         // INVARIANT: Until the write has gone well, the buffer is not what is on the disk.
         self.window = None;
-        let bytes = self.units(kept..used);
-        let first = sector + (bytes.start / SECTOR_BYTES as usize) as u64;
         disk.write(first, &self.buffer, bytes).map_err(Error::Io)?;
         self.records -= (used - kept) as u64;
         self.window = Some(window);

@@ -2,6 +2,8 @@
 
 //! What the fuzz targets do with their input; each panics if something is wrong.
 
+mod store;
+
 use snap_tools::cow::{byte_range, layout, Growable, Origin};
 use snap_tools::dump::{read, Format, Head, Output, Visitor};
 use snap_tools::format::{Exception, Header, Walk};
@@ -30,18 +32,26 @@ pub fn header(data: &[u8]) {
     }
 }
 
-/// Loads the bytes as the content of a COW device.
+/// Sectors of the origin.
+const ORIGIN_SECTORS: u64 = 1 << 20;
+
+/// Loads the bytes as the content of a COW device. The tools and the module agree.
 pub fn walk(data: &[u8]) {
-    let Some(bytes) = data.first_chunk::<{ Header::BYTES }>() else {
-        return;
-    };
+    if let Some(header) = data.first_chunk().filter(|_| data.len() >= 512) {
+        assert_eq!(records(data, header), store::live(data, ORIGIN_SECTORS));
+    }
+}
+
+/// How many records the tools find; `None` if the device is refused, new or invalid.
+fn records(data: &[u8], header: &[u8; Header::BYTES]) -> Option<u64> {
     let origin = Origin {
-        sectors: 1 << 20,
+        sectors: ORIGIN_SECTORS,
         ..Origin::UNKNOWN
     };
-    let Ok(Some(layout)) = layout(bytes, data.len() as u64 / 512, 512, origin) else {
-        return;
-    };
+    let layout = layout(header, data.len() as u64 / 512, 512, origin).ok()??;
+    if !layout.header.valid {
+        return None;
+    }
     let geometry = layout.geometry;
     let mut walk = Walk::<Growable<_>>::new(geometry);
     let mut seen: Vec<Exception> = Vec::new();
@@ -55,21 +65,19 @@ pub fn walk(data: &[u8]) {
             seen.push(e);
             Ok::<_, ()>(())
         });
-        if fed.is_err() {
-            return;
-        }
+        fed.ok()?;
     }
-    if let Ok(walked) = walk.finish() {
-        assert_eq!(walked.records, seen.len() as u64);
-        let mut new: Vec<u64> = seen.iter().map(|e| e.new).collect();
-        assert!(new
-            .iter()
-            .all(|new| *new < walked.next_new && !geometry.is_metadata(*new)));
-        assert!(seen.iter().all(|e| e.old < geometry.origin_chunks()));
-        new.sort_unstable();
-        new.dedup();
-        assert_eq!(new.len(), seen.len());
-    }
+    let walked = walk.finish().ok()?;
+    assert_eq!(walked.records, seen.len() as u64);
+    let mut new: Vec<u64> = seen.iter().map(|e| e.new).collect();
+    assert!(new
+        .iter()
+        .all(|new| *new < walked.next_new && !geometry.is_metadata(*new)));
+    assert!(seen.iter().all(|e| e.old < geometry.origin_chunks()));
+    new.sort_unstable();
+    new.dedup();
+    assert_eq!(new.len(), seen.len());
+    Some(walked.records)
 }
 
 /// Reads the bytes as a dump, which is in text if it is neither of the others.

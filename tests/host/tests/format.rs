@@ -23,6 +23,10 @@ impl<T, const MAX: usize> List<T> for Limited<T, MAX> {
         Ok(())
     }
 
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
     fn as_mut_slice(&mut self) -> &mut [T] {
         &mut self.0
     }

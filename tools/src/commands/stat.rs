@@ -7,7 +7,7 @@ use crate::cow::{Cow, Origin};
 use crate::device::Access;
 use crate::error::Result;
 use crate::report::Report;
-use crate::stat::{live, stat, Live, Stat as Found};
+use crate::stat::{live, stat, Live, Stat as Found, Usage};
 use clap::Args;
 use serde_json::{json, Value};
 use std::path::Path;
@@ -56,7 +56,7 @@ EXAMPLES
             } else if !report.is_quiet() {
                 tell_live(&live);
             }
-            return Ok(matches!(live, Live::Active { .. }));
+            return Ok(matches!(live, Live::Active(_)));
         }
         let found = stat(&Cow::open(path, Access::Read, Origin::UNKNOWN)?)?;
         if self.json {
@@ -73,25 +73,32 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{:.1}%", part as f64 * 100.0 / whole.max(1) as f64)
 }
 
-fn tell(found: &Found) {
-    let chunk = u64::from(found.header.chunk_sectors);
-    let size = |name, chunks: u64, share: String| {
-        println!("{name:<12}{:>16} sectors  {share}", chunks * chunk);
+fn tell_usage(usage: &Usage) {
+    let line = |name, sectors: u64, share: String| {
+        println!("{name:<12}{sectors:>16} sectors{share}");
     };
-    println!("chunk size  {chunk:>16} sectors");
+    line("chunk size", usage.chunk_size, String::new());
+    line("total", usage.total, String::new());
+    let used = percent(usage.used, usage.total);
+    line("used", usage.used, format!("  {used}"));
+    line("free", usage.free(), String::new());
+    let metadata = percent(usage.metadata, usage.used);
+    line("metadata", usage.metadata, format!("  {metadata} of used"));
+}
+
+fn usage_json(usage: &Usage) -> Value {
+    json!({
+        "chunk_size": usage.chunk_size,
+        "total": usage.total,
+        "used": usage.used,
+        "free": usage.free(),
+        "metadata": usage.metadata,
+    })
+}
+
+fn tell(found: &Found) {
+    tell_usage(&found.usage());
     println!("valid       {:>16}", found.header.valid);
-    size("total", found.chunks, String::new());
-    size(
-        "used",
-        found.used_chunks,
-        percent(found.used_chunks, found.chunks),
-    );
-    size("free", found.chunks - found.used_chunks, String::new());
-    let share = format!(
-        "{} of used",
-        percent(found.metadata_chunks, found.used_chunks)
-    );
-    size("metadata", found.metadata_chunks, share);
     println!("records     {:>16} in {} runs", found.records, found.runs);
     for (class, count) in found.run_lengths.iter().enumerate() {
         let (from, to) = (1_u64 << class, (2_u64 << class) - 1);
@@ -119,56 +126,30 @@ fn to_json(found: &Found) -> Value {
             })
         })
         .collect();
-    let chunk = u64::from(found.header.chunk_sectors);
-    json!({
-        "chunk_size": chunk,
-        "valid": found.header.valid,
-        "total": found.chunks * chunk,
-        "used": found.used_chunks * chunk,
-        "free": (found.chunks - found.used_chunks) * chunk,
-        "metadata": found.metadata_chunks * chunk,
-        "records": found.records,
-        "runs": found.runs,
-        "run_lengths": found.run_lengths,
-        "sizes": sizes,
-        "advice": found.advice(),
-    })
+    let mut object = usage_json(&found.usage());
+    object["valid"] = found.header.valid.into();
+    object["records"] = found.records.into();
+    object["runs"] = found.runs.into();
+    object["run_lengths"] = json!(found.run_lengths);
+    object["sizes"] = sizes.into();
+    object["advice"] = found.advice().into();
+    object
 }
 
 fn tell_live(live: &Live) {
     match live {
-        Live::Active {
-            used,
-            total,
-            metadata,
-            chunk_sectors,
-        } => {
-            println!("chunk size  {chunk_sectors:>16} sectors");
-            println!("total       {total:>16} sectors");
-            println!("used        {used:>16} sectors  {}", percent(*used, *total));
-            println!("free        {:>16} sectors", total.saturating_sub(*used));
-            let share = percent(*metadata, *used);
-            println!("metadata    {metadata:>16} sectors  {share} of used");
-        }
+        Live::Active(usage) => tell_usage(usage),
         Live::Other(status) => println!("status: {status}"),
     }
 }
 
 fn live_json(live: &Live) -> Value {
     match live {
-        Live::Active {
-            used,
-            total,
-            metadata,
-            chunk_sectors,
-        } => json!({
-            "status": "active",
-            "chunk_size": chunk_sectors,
-            "total": total,
-            "used": used,
-            "free": total.saturating_sub(*used),
-            "metadata": metadata,
-        }),
+        Live::Active(usage) => {
+            let mut object = usage_json(usage);
+            object["status"] = "active".into();
+            object
+        }
         Live::Other(status) => json!({ "status": status }),
     }
 }

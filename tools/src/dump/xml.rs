@@ -12,16 +12,12 @@ use std::io::BufRead;
 /// Writes a dump as XML.
 pub struct Writer {
     output: Output,
-    has_list: bool,
 }
 
 impl Writer {
     /// Writes to `output`.
     pub fn new(output: Output) -> Self {
-        Self {
-            output,
-            has_list: false,
-        }
+        Self { output }
     }
 
     fn attribute(&mut self, before: &[u8], number: u64) -> Result<()> {
@@ -36,7 +32,6 @@ impl Visitor for Writer {
         self.attribute(b"\" chunk_size=\"", head.chunk_sectors.into())?;
         self.attribute(b"\" valid=\"", head.valid.into())?;
         self.attribute(b"\" cow_size=\"", head.cow_sectors)?;
-        self.has_list = head.has_list;
         self.output.put(if head.has_list {
             b"\">\n"
         } else {

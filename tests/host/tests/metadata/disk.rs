@@ -323,6 +323,10 @@ impl List<(u64, u64)> for Chunks {
         Ok(())
     }
 
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
     fn as_mut_slice(&mut self) -> &mut [(u64, u64)] {
         &mut self.0
     }

@@ -8,6 +8,7 @@
 //! be, and the data that a record points to must be there.
 
 mod disk;
+mod large;
 mod run;
 
 use proptest::prelude::*;
