@@ -190,7 +190,11 @@ def old(life):
     life.activate()
     life.write("origin")
     life.check(6)
-    life.write("snap", "origin", "snap", "origin")
+    life.write("snap", "origin")
+    # the list ends with the area: the next must be zero
+    life.deactivate()
+    life.activate()
+    life.write("snap", "origin", "origin")
     life.handover()
     life.write("origin")
     life.flush()
