@@ -182,14 +182,14 @@ def young(life):
     life.write("snap")
     life.deactivate()
     life.activate()
-    life.check(6)
+    life.check(1)
 
 
 def old(life):
     """One that was there before, over the border of an area, and then merged."""
     life.activate()
     life.write("origin")
-    life.check(6)
+    life.check(1)
     life.write("snap", "origin")
     # the list ends with the area: the next must be zero
     life.deactivate()
@@ -200,5 +200,5 @@ def old(life):
     life.flush()
     life.deactivate()
     life.activate()
-    life.check(6)
+    life.check(1)
     life.merge()
