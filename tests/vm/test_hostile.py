@@ -95,10 +95,12 @@ def test_an_area_is_not_merged(victims):
     """Records that make one long run with an area's own chunk in it, put there after activation."""
     ours = victims("area", mutants.Healthy(random.Random("512"), *SHAPES["512"]))
     made = cow.Image(1, ours.device.size)
-    news = made.layout.data_chunks(70)
+    area = made.layout.per_area
+    # two full areas: the window in memory is empty, and the first to be read again is what was changed
+    news = made.layout.data_chunks(2 * area)
     made.records(enumerate(news))
-    good, area = bytes(made.data), made.layout.per_area
-    made.records([*enumerate(news[:area]), *((old, old + 2) for old in range(area, 70))])
+    good = bytes(made.data)
+    made.records([*enumerate(news[:area]), *((old, old + 2) for old in range(area, 2 * area))])
     assert made.layout.is_metadata(area + 2)
     before = bytes(ours.model)
     assert ours.merge(good, made.data) == "failed"
