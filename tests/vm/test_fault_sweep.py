@@ -75,6 +75,10 @@ def test_every_one_fails(sweep, tale, kind, times):
         nth += 1
         assert nth < MOST
     # a failure of nobody's concern is none
+    if kind == "zeroes" and STORE == "c":
+        # it writes zeroes as it writes all else
+        assert nth == 1
+        return
     assert nth > 1, f"nobody asked for a {kind}"
     if kind in ("write", "flush"):
         assert "invalid" in ours.reached, ours.reached

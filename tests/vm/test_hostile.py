@@ -91,6 +91,23 @@ def test_images_that_change_before_they_are_merged(victims, shape, count):
     assert tally["failed"] > count // 10 and tally["merged"], tally
 
 
+def test_an_area_is_not_merged(victims):
+    """Records that make one long run with an area's own chunk in it, put there after activation."""
+    ours = victims("area", mutants.Healthy(random.Random("512"), *SHAPES["512"]))
+    made = cow.Image(1, ours.device.size)
+    area = made.layout.per_area
+    # two full areas: the window in memory is empty, and the first to be read again is what was changed
+    news = made.layout.data_chunks(2 * area)
+    made.records(enumerate(news))
+    good = bytes(made.data)
+    made.records([*enumerate(news[:area]), *((old, old + 2) for old in range(area, 2 * area))])
+    assert made.layout.is_metadata(area + 2)
+    before = bytes(ours.model)
+    assert ours.merge(good, made.data) == "failed"
+    changed = sum(before[at:at + 512] != ours.model[at:at + 512] for at in range(0, len(before), 512))
+    assert changed <= 2, "more than what was written afterwards"
+
+
 @pytest.mark.parametrize("shape,count", [("4K", 40), ("512", 60)])
 def test_images_that_change_while_they_are_used(victims, shape, count):
     """Records are added over an area's border to what became of the device."""
