@@ -90,13 +90,13 @@ impl<L: List<(u64, u64)>> Walk<L> {
     ///
     /// Returns what was found; a list that the device ended before it did is a fault.
     pub fn finish(mut self) -> Result<Walked, Fault> {
+        self.check.finish()?;
         let Some(records) = self.records else {
             return Err(Fault::AreaBeyondDevice {
                 area: self.geometry.area_of_window(self.window),
                 cow_chunks: self.geometry.cow_chunks(),
             });
         };
-        self.check.finish()?;
         Ok(Walked {
             records,
             next_new: self.check.next_new(),
