@@ -13,13 +13,11 @@ BLOCK = 4096
 class Result:
     def __init__(self, job, kind):
         side = job[kind]
-        # flushes that were asked for are counted apart
-        flushes = job["sync"]["lat_ns"]
         self.iops = side["total_ios"] / (side["runtime"] / 1000) if side["runtime"] else 0.0
         self.writes = side["total_ios"]
-        self.mean_us = (side["lat_ns"]["mean"] + flushes["mean"]) / 1000
+        self.mean_us = side["lat_ns"]["mean"] / 1000
         percentile = side["lat_ns"].get("percentile", {})
-        self.p50_us = (percentile.get("50.000000", 0) + flushes.get("percentile", {}).get("50.000000", 0)) / 1000
+        self.p50_us = percentile.get("50.000000", 0) / 1000
         self.p99_us = percentile.get("99.000000", 0) / 1000
 
 

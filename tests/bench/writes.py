@@ -4,6 +4,7 @@
 import fio
 from cases import REGION_MIB
 from counters import Block, cpu_seconds
+from devices import flush_times
 from stores import ThinPool, snapshot
 
 ORIGIN_MIB = 64 << 10  # far more than is ever written: null_blk has memory for what is
@@ -106,7 +107,9 @@ def chain(machine, case, _store):
     parts = [
         fio.one_by_one(origin.path, "read", case.chunk_kib, count),
         fio.one_by_one(cow.path, "write", case.chunk_kib, count),
-        fio.one_by_one(cow.path, "write", 4, count, "--fdatasync=1"),  # a write and a flush
+        fio.one_by_one(cow.path, "write", 4, count, "--sync=dsync"),  # with FUA
         fio.one_by_one(origin.path, "write", 4, count),
     ]
-    return {"iops": 1e6 / sum(part.mean_us for part in parts), "p50_us": sum(part.p50_us for part in parts)}
+    flushes = flush_times(cow.path, count)
+    return {"iops": 1e6 / (sum(part.mean_us for part in parts) + sum(flushes) / count),
+            "p50_us": sum(part.p50_us for part in parts) + flushes[count // 2]}
