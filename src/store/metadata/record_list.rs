@@ -147,7 +147,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         records: Range<usize>,
     ) -> Result<(u64, Range<usize>), Error<E>> {
         let below = self.unit - 1;
-        let start = records.start * Exception::BYTES & !below;
+        let start = (records.start * Exception::BYTES) & !below;
         let end = (records.end * Exception::BYTES + below) & !below;
         let sector = self.sector(window)? + (start / SECTOR_BYTES as usize) as u64;
         Ok((sector, start..end))
