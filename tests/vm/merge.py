@@ -36,6 +36,13 @@ def wait_done(volume):
     _wait(volume, lambda allocated, metadata: allocated == metadata)
 
 
+def wait_failed(volume):
+    deadline = time.monotonic() + DEADLINE
+    while volume.device.status() != "Merge failed":
+        assert time.monotonic() < deadline, volume.device.status()
+        time.sleep(0.01)
+
+
 def activate(volume, snapshot):
     """What LVM does at activation while a merge is not finished: the origin is the merge."""
     snapshot.target = "snapshot-merge"

@@ -3,7 +3,6 @@
 writable; everything can be removed and the module unloaded."""
 
 import errno
-import time
 
 import cow
 import disks
@@ -155,10 +154,7 @@ def test_a_failed_merge_can_be_taken_up_again(snapshot, mapped):
     # the second half of what there is to merge cannot be read
     device.fail(50 * CHUNK, CHUNK)
     volume.merge(snap)
-    deadline = time.monotonic() + 60
-    while volume.device.status() != "Merge failed":
-        assert time.monotonic() < deadline, volume.device.status()
-        time.sleep(0.01)
+    merge.wait_failed(volume)
     volume.device.remove()
     volume.device = None
     device.mend()

@@ -73,10 +73,7 @@ def test_while_it_is_merged_into(shaky):
     volume.merge(snap)
     merge.wait_below(volume, total * 3 // 4)
     target.fail()
-    deadline = time.monotonic() + 60
-    while volume.device.status() != "Merge failed":
-        assert time.monotonic() < deadline, volume.device.status()
-        time.sleep(0.01)
+    merge.wait_failed(volume)
     volume.device.remove()
     volume.device = None
     target.mend()
