@@ -15,8 +15,8 @@ import module
 from lvm import PATIENCE, VG
 from model import INVALID, VALID, Wrong
 from world import ORIGIN
+from program import PROGRAM
 
-CHECK = "/project/build/tools/release/snap_tools"
 DISKS = "DISK_ONE", "DISK_TWO"
 
 
@@ -77,7 +77,7 @@ def check(world, snapshot, table, origin):
     """What is on a COW device between two lives."""
     devices = [dm.Device("check-origin", origin), dm.Device("check-cow", table)]
     try:
-        run = subprocess.run([CHECK, "check", "--json", "--origin", devices[0].path, devices[1].path],
+        run = subprocess.run([PROGRAM, "check", "--json", "--origin", devices[0].path, devices[1].path],
                              capture_output=True, text=True, timeout=PATIENCE)
         data = disks.read(devices[1].path)
     finally:

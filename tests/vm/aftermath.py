@@ -11,8 +11,8 @@ from concurrent import futures
 import cow
 import dm
 import volume
+from program import PROGRAM
 
-PROGRAM = "/project/build/tools/release/snap_tools"
 
 
 class Aftermath:

@@ -16,12 +16,12 @@ import merge
 import module
 import mutants
 import pytest
+from program import PROGRAM
 
 STORES = ["rust"]
 TOOLS = True
 TIMEOUT = 3000
 
-PROGRAM = "/project/build/tools/release/snap_tools"
 CORPUS = Path("/project/tests/fuzz/corpus")
 SECTOR, PAGE, MIB = 512, 4096, 1 << 20
 

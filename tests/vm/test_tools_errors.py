@@ -8,11 +8,11 @@ from pathlib import Path
 import cow
 import disks
 import pytest
+from program import PROGRAM
 
 STORES = ["rust"]
 TOOLS = True
 
-PROGRAM = "/project/build/tools/release/snap_tools"
 CHUNK = 8
 BYTES = CHUNK * 512
 CHUNKS = 256

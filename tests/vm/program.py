@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The tools, in memory: from the host's file system each run reads all of the program anew, for four fifths of its time."""
+
+import os
+import shutil
+
+BUILT = "/project/build/tools/release/snap_tools"
+PROGRAM = "/tmp/snap_tools"
+
+if not os.path.exists(PROGRAM):
+    shutil.copy(BUILT, PROGRAM)
