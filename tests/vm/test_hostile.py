@@ -16,7 +16,7 @@ import pytest
 import victim
 
 STORES = ["rust"]
-TIMEOUT = 1200
+TIMEOUT = 2400
 
 MIB = 1 << 20
 # chunk, chunks of the COW device, records, chunks of the origin, what is on the device besides
