@@ -6,8 +6,10 @@ error number. The tests that are about what dmsetup prints run dmsetup.
 """
 
 import ctypes
+import errno
 import os
 import struct
+import time
 
 CREATE, REMOVE, SUSPEND, DEV_STATUS, LOAD, CLEAR, TABLE_STATUS, MESSAGE, LIST = 3, 4, 6, 7, 9, 10, 12, 14, 2
 STATUS_TABLE, SUSPENDED, INACTIVE_PRESENT, SKIP_LOCKFS, NOFLUSH, QUERY_INACTIVE = (
@@ -16,6 +18,7 @@ STATUS_TABLE, SUSPENDED, INACTIVE_PRESENT, SKIP_LOCKFS, NOFLUSH, QUERY_INACTIVE 
 HEADER = struct.Struct("=3I I I I i I I I Q 128s 129s 7x")
 SPEC = struct.Struct("=Q Q i I 16s")
 BUFFER = 16384
+RETRY_SECONDS = 5
 
 # fcntl.ioctl() keeps all other threads from running with a buffer this large; one of them may serve the disk that the
 # kernel waits for
@@ -62,7 +65,16 @@ def names():
 
 
 def remove(name):
-    ioctl(REMOVE, name)
+    """As `dmsetup remove --retry`: asynchronous I/O holds its device for a moment after it was reported."""
+    deadline = time.monotonic() + RETRY_SECONDS
+    while True:
+        try:
+            ioctl(REMOVE, name)
+            return
+        except OSError as e:
+            if e.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 class Device:
