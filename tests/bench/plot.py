@@ -24,7 +24,8 @@ def bars(title, unit, groups):
     stores = [store for store in COLOURS if any(values.get(store) for _, values in groups)]
     top = _nice(max(value for _, values in groups for value in values.values() if value))
     height = HEIGHT - TOP - BOTTOM
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
+    out = ["<!-- SPDX-License-Identifier: GPL-2.0-only -->",
+           f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
            f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="11">',
            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
            f'<text x="{LEFT}" y="20" font-size="14" font-weight="bold">{escape(title)}</text>']
