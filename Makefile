@@ -38,8 +38,7 @@ demo: ## a snapshot of a file system that survives a reboot, shown in a virtual 
 	@scripts/demo
 
 tools: ## the userspace tools (snap_check, ...), into build/tools/release/
-	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/tools' \
-		cargo build --release --locked --features live --manifest-path tools/Cargo.toml
+	@scripts/tools
 
 install-tools: tools ## install the tools below PREFIX=/usr/local (DESTDIR=): links, manual pages, completions
 	install -D build/tools/release/snap_tools '$(DESTDIR)$(PREFIX)/sbin/snap_tools'
