@@ -2,7 +2,8 @@
 
 //! The module's store on bytes in memory.
 
-use host_tests::format::{Exception, Extent, Header, List, NoMemory};
+use host_tests::format::{Exception, Extent, Header, NoMemory};
+use host_tests::list::Growable;
 use host_tests::store::metadata::{load, Allocator, Committer, DeviceInfo, Disk, Loaded};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -77,25 +78,6 @@ impl Disk for Memory {
     }
 }
 
-struct Chunks(Vec<(u64, u64)>);
-
-impl List<(u64, u64)> for Chunks {
-    const EMPTY: Self = Self(Vec::new());
-
-    fn try_push(&mut self, value: (u64, u64)) -> Result<(), NoMemory> {
-        self.0.push(value);
-        Ok(())
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [(u64, u64)] {
-        &mut self.0
-    }
-}
-
 /// Loads the bytes as the content of a COW device; returns how many records there are, `None` if
 /// it is refused, new or invalid. What loads then takes more exceptions, and is merged to its end.
 pub fn live(data: &[u8], origin_sectors: u64) -> Option<u64> {
@@ -112,7 +94,7 @@ pub fn live(data: &[u8], origin_sectors: u64) -> Option<u64> {
         found += 1;
         Ok(())
     };
-    let loaded = load::<_, Chunks>(&disk, cow, info(origin_sectors), 8, add);
+    let loaded = load::<_, Growable<_>>(&disk, cow, info(origin_sectors), 8, add);
     let Ok(Loaded::Valid {
         geometry,
         list,

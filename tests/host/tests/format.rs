@@ -3,36 +3,12 @@
 //! The on-disk format against the plainest models of it.
 
 use host_tests::format::{
-    check_alone, ChunkSize, ChunkSizeFault, Exception, Fault, Geometry, Header, List, NoMemory,
-    RecordCheck, Walk, WalkError, Walked, SECTOR_BYTES,
+    check_alone, ChunkSize, ChunkSizeFault, Exception, Fault, Geometry, Header, RecordCheck, Walk,
+    WalkError, Walked, SECTOR_BYTES,
 };
+use host_tests::list::{Growable, Limited};
 use proptest::prelude::*;
 use std::collections::HashSet;
-
-/// A list that grows as far as it is allowed to.
-struct Limited<T, const MAX: usize>(Vec<T>);
-
-impl<T, const MAX: usize> List<T> for Limited<T, MAX> {
-    const EMPTY: Self = Self(Vec::new());
-
-    fn try_push(&mut self, value: T) -> Result<(), NoMemory> {
-        if self.0.len() == MAX {
-            return Err(NoMemory);
-        }
-        self.0.push(value);
-        Ok(())
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [T] {
-        &mut self.0
-    }
-}
-
-type Growable<T> = Limited<T, { usize::MAX }>;
 
 fn geometry(shift: u32, cow_chunks: u64, origin_chunks: u64) -> Geometry {
     let chunk = ChunkSize::new(1 << shift).unwrap();

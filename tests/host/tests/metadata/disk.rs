@@ -2,7 +2,7 @@
 
 //! A simulated disk with a volatile cache.
 
-use host_tests::format::{Exception, Extent, Geometry, Header, List, NoMemory};
+use host_tests::format::{Exception, Extent, Geometry, Header, NoMemory};
 use host_tests::store::metadata::Disk;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -309,25 +309,5 @@ impl Disk for SimDisk {
         }
         let sectors = extent.sector..extent.sector + extent.sectors;
         self.write_cached(sectors.map(|at| (at, [0; SECTOR])).collect())
-    }
-}
-
-/// What the check for duplicates remembers chunks in.
-pub struct Chunks(Vec<(u64, u64)>);
-
-impl List<(u64, u64)> for Chunks {
-    const EMPTY: Self = Self(Vec::new());
-
-    fn try_push(&mut self, value: (u64, u64)) -> Result<(), NoMemory> {
-        self.0.push(value);
-        Ok(())
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [(u64, u64)] {
-        &mut self.0
     }
 }

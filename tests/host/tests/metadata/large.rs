@@ -2,8 +2,9 @@
 
 //! A list too long to be handed over at once.
 
-use crate::disk::{Chunks, Image, Random, SimDisk};
+use crate::disk::{Image, Random, SimDisk};
 use host_tests::format::{ChunkSize, Exception, Geometry, Header};
+use host_tests::list::Growable;
 use host_tests::store::metadata::{load, DeviceInfo, Loaded};
 
 const RECORDS: u64 = 600_000;
@@ -69,7 +70,7 @@ fn every_exception_is_handed_over_and_neighbours_together() {
         found.push(e);
         Ok(())
     };
-    let loaded = load::<_, Chunks>(&disk, info(COW_SECTORS), info(ORIGIN_SECTORS), 0, add);
+    let loaded = load::<_, Growable<_>>(&disk, info(COW_SECTORS), info(ORIGIN_SECTORS), 0, add);
     assert!(matches!(loaded, Ok(Loaded::Valid { list, .. }) if list.records() == RECORDS));
 
     let far =

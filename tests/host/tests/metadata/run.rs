@@ -2,8 +2,9 @@
 
 //! A snapshot's life on a simulated disk, and what must be true of it.
 
-use crate::disk::{Chunks, Image, Random, SimDisk};
+use crate::disk::{Image, Random, SimDisk};
 use host_tests::format::{Exception, Geometry, Header};
+use host_tests::list::Growable;
 use host_tests::store::metadata::{load, Allocator, Committer, DeviceInfo, Disk, Loaded};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -99,7 +100,7 @@ impl World {
             Ok(())
         };
         let (cow, origin) = (info(disk.sectors()), info(ORIGIN_SECTORS));
-        match load::<_, Chunks>(disk, cow, origin, setup.chunk_sectors, add) {
+        match load::<_, Growable<_>>(disk, cow, origin, setup.chunk_sectors, add) {
             Ok(Loaded::Valid {
                 geometry,
                 list,
