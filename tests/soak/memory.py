@@ -3,6 +3,7 @@
 
 import os
 
+import meminfo
 from model import Wrong
 
 MIB = 1 << 20
@@ -12,9 +13,7 @@ def used():
     """What only the kernel can free, in bytes, and what is free."""
     with open("/proc/sys/vm/drop_caches", "w") as file:
         file.write("3")
-    with open("/proc/meminfo") as file:
-        values = {line.split(":")[0]: int(line.split()[1]) << 10 for line in file}
-    return values["SUnreclaim"] + values["VmallocUsed"] + values["Percpu"], values["MemAvailable"]
+    return meminfo.kernels_own(), meminfo.read()["MemAvailable"]
 
 
 def compare(before, after):

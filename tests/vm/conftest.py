@@ -14,6 +14,7 @@ import aio
 import dm
 import disks
 import kmsg
+import meminfo
 import module
 import nbd
 import pytest
@@ -205,10 +206,4 @@ def writer(origin):
 @pytest.fixture
 def free_memory():
     """Called, says how much memory is free, in bytes."""
-    def available():
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-        raise AssertionError("no MemAvailable in /proc/meminfo")
-    return available
+    return lambda: meminfo.read()["MemAvailable"]

@@ -11,6 +11,7 @@ import time
 
 import dm
 import kmsg
+import meminfo
 import module
 import pytest
 
@@ -170,13 +171,6 @@ def test_modprobe_finds_the_module_by_the_stores_name(installed):
     assert module.loaded()
 
 
-def slab_bytes():
-    """Memory of the kernel that only it can free, in kB."""
-    with open("/proc/meminfo") as file:
-        values = {line.split(":")[0]: int(line.split()[1]) for line in file}
-    return values["SUnreclaim"] + values["VmallocUsed"] + values["Percpu"]
-
-
 class Creating(threading.Thread):
     """Makes and removes snapshots until it is told to stop, with pauses in which the module can go."""
 
@@ -252,7 +246,7 @@ def test_a_thousand_loads_and_unloads_beside_table_loads_lose_nothing(installed,
                 refused += 1
                 time.sleep(0.001)
             if unloads == 100 and memory is None:
-                memory = slab_bytes()
+                memory = meminfo.kernels_own()
     finally:
         for thread in threads:
             thread.enough.set()
@@ -265,7 +259,7 @@ def test_a_thousand_loads_and_unloads_beside_table_loads_lose_nothing(installed,
         module.unload_patiently()
     assert module.refcount("dm_snapshot") == 0
     # 900 loads that each leaked a page would show
-    assert slab_bytes() - memory < 2048, (memory, slab_bytes())
+    assert meminfo.kernels_own() - memory < 2048 << 10, (memory, meminfo.kernels_own())
     assert not log.complaints()
     module.load()
     print(f"{loads} loads by hand, {unloads} unloads, {refused} refused, {[thread.count for thread in threads]} tables")
