@@ -13,7 +13,7 @@ import dm
 import lvm
 import module
 from lvm import PATIENCE, VG
-from model import INVALID, VALID, Wrong
+from model import INVALID, OVERFLOW, VALID, Wrong
 from world import ORIGIN
 from program import PROGRAM
 
@@ -116,7 +116,9 @@ def activate(world, *options):
         world.merging.store = world.store
     world.synchronize()
     owned(world)
-    world.compare()
+    # what a merge that goes on by now may fill up can be gone before it is read
+    doomed = world.doomed()
+    world.compare(*(target for target in (None, *world.alive(VALID, OVERFLOW)) if target not in doomed))
 
 
 def owned(world):

@@ -145,9 +145,10 @@ class World:
             device = lvm.device(snapshot.name)
             snapshot.options = device.table()[0][3].split()[2]
             snapshot.cow_sectors = lvm.sectors(f"{snapshot.name}-cow")
-            before = snapshot.state
+            before, fed = snapshot.state, self.fed_by_merge(snapshot)
+            allowed = {before, VALID} | snapshot.outcomes(set(), fed, set())
             status = device.status()
             if before is not INVALID or status != "Invalid":
-                snapshot.settle(status, set(), self.fed_by_merge(snapshot), set())
-            if snapshot.state not in (before, VALID) or before is INVALID and snapshot.state is VALID:
+                snapshot.settle(status, set(), fed, set())
+            if snapshot.state not in allowed or before is INVALID and snapshot.state is VALID:
                 raise Wrong(f"{snapshot}: {snapshot.state} without a reason, it was {before}")
