@@ -13,6 +13,8 @@ import module
 import pytest
 import volume
 
+GUEST = "loading"
+CPUS = 1
 STORES = ["rust"]
 
 NOBODY = 65534

@@ -19,6 +19,7 @@ import pytest
 from recording import Recording
 from survey import Survey
 
+CPUS = 1
 TOOLS = True
 TIMEOUT = 3000
 STORES = ["rust", "c"]

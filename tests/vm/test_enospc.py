@@ -10,6 +10,7 @@ import disks
 import pytest
 from conftest import STORE
 
+CPUS = 1
 BYTES = 512
 BLOCKS = 320
 LAYOUT = cow.Layout(1)

@@ -11,6 +11,7 @@ import module
 import pytest
 from conftest import STORE
 
+CPUS = 1
 SIZE = 64 << 10
 # no life is that long
 MOST = 400

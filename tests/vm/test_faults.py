@@ -10,6 +10,7 @@ import merge
 import module
 import pytest
 
+GUEST = "faults"
 CHUNK = 8
 BYTES = CHUNK * 512
 PER_AREA = BYTES // 16

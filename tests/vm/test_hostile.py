@@ -15,6 +15,7 @@ import mutants
 import pytest
 import victim
 
+CPUS = 1
 STORES = ["rust"]
 TIMEOUT = 2400
 

@@ -9,6 +9,7 @@ import merge
 import module
 import pytest
 
+GUEST = "life"
 STORES = ["rust"]
 CHUNK = 8
 BYTES = CHUNK * 512

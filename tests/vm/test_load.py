@@ -12,6 +12,8 @@ import dm
 import module
 import pytest
 
+GUEST = "loading"
+CPUS = 1
 STORES = ["rust"]
 
 MIB = 1 << 20

@@ -10,6 +10,7 @@ import disks
 import merge
 import pytest
 
+GUEST = "life"
 CHUNK = 8
 BYTES = CHUNK * 512
 CHUNKS = 6400

@@ -8,6 +8,7 @@ import disks
 import nbd
 import pytest
 
+GUEST = "faults"
 SIZE = 8 << 20
 
 STORES = ["rust"]

@@ -8,6 +8,8 @@ import disks
 import dm
 import pytest
 
+GUEST = "loading"
+CPUS = 1
 MIB = 1 << 20
 
 

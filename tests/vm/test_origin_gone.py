@@ -9,6 +9,7 @@ import disks
 import merge
 import pytest
 
+GUEST = "faults"
 CHUNK = 8
 BYTES = CHUNK * 512
 CHUNKS = 256

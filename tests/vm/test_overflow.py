@@ -8,6 +8,7 @@ import cow
 import disks
 import pytest
 
+GUEST = "life"
 CHUNK = 8
 BYTES = CHUNK * 512
 CHUNKS = 128

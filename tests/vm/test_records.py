@@ -7,6 +7,8 @@ import cow
 import disks
 import pytest
 
+GUEST = "loading"
+CPUS = 1
 CHUNK = 8
 BYTES = CHUNK * 512
 PER_AREA = BYTES // 16

@@ -7,6 +7,7 @@ import subprocess
 import dm
 import pytest
 
+CPUS = 1
 DISKS = {"one": "96M", "two": "96M", "origin": "8M", "cow": "8M"}
 
 

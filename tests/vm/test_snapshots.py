@@ -6,6 +6,7 @@ import random
 import cow
 import disks
 
+GUEST = "life"
 SIZE = 8 << 20
 BLOCK = 4096
 

@@ -18,6 +18,7 @@ import mutants
 import pytest
 from program import PROGRAM
 
+CPUS = 1
 STORES = ["rust"]
 TOOLS = True
 TIMEOUT = 3000

@@ -10,6 +10,7 @@ import disks
 import pytest
 from program import PROGRAM
 
+GUEST = "faults"
 STORES = ["rust"]
 TOOLS = True
 

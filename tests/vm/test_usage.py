@@ -5,6 +5,9 @@ import cow
 import disks
 import pytest
 
+GUEST = "loading"
+CPUS = 1
+
 
 @pytest.mark.parametrize("chunk,counts", [
     (8, [1, 2, 255, 256, 257, 511, 512, 513, 700]), (2, [63, 64, 65, 127, 128, 129, 192]), (1, [31, 32, 33, 64, 100])])
