@@ -87,7 +87,8 @@ debootstrap() {
 	[[ $suite == sid ]] || sources+=("deb [signed-by=$keyring] $uri $suite-updates main")
 	# the machine's own proxies and the like hold for the root as well
 	apt-config dump --format '%f "%v";%n' Acquire::http Acquire::https 2>/dev/null |
-		grep -v '::User-Agent ' >"$cache/acquire.conf" || true
+		grep -v '::User-Agent ' >"$cache/acquire.conf.$$" || true
+	mv "$cache/acquire.conf.$$" "$cache/acquire.conf"
 	# a mirror's copy of a suite can be past its date; what it mounts goes with it, even if it is killed
 	nice unshare --mount mmdebstrap --aptopt="$cache/acquire.conf" --aptopt='Acquire::Check-Valid-Until "false"' \
 		--aptopt='Acquire::Retries "3"' --aptopt='Acquire::Languages "none"' \
