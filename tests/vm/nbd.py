@@ -33,7 +33,8 @@ import time
 import disks
 
 DEVICES = 16
-SET_SOCK, SET_BLKSIZE, SET_SIZE, DO_IT, CLEAR_SOCK, DISCONNECT, SET_FLAGS = (0xab00 + n for n in (0, 1, 2, 3, 4, 8, 10))
+SET_SOCK, SET_BLKSIZE, DO_IT, CLEAR_SOCK, SET_SIZE_BLOCKS = (0xab00 + n for n in (0, 1, 3, 4, 7))
+DISCONNECT, SET_FLAGS = 0xab08, 0xab0a
 HAS_FLAGS, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES = (1 << n for n in (0, 2, 3, 5, 6))
 REQUEST, REPLY = struct.Struct(">II8sQI"), struct.Struct(">II8s")
 REQUEST_MAGIC, REPLY_MAGIC = 0x25609513, 0x67446698
@@ -106,7 +107,8 @@ class Disk:
         self.socket = ours
         fcntl.ioctl(self.fd, SET_SOCK, self.kernels.fileno())
         fcntl.ioctl(self.fd, SET_BLKSIZE, block)
-        fcntl.ioctl(self.fd, SET_SIZE, size)
+        # in bytes it would have to be less than 2 GiB for fcntl.ioctl
+        fcntl.ioctl(self.fd, SET_SIZE_BLOCKS, size // block)
         flags = HAS_FLAGS | SEND_TRIM | (SEND_FLUSH | SEND_FUA if cache else 0) | (SEND_WRITE_ZEROES if zeroes else 0)
         fcntl.ioctl(self.fd, SET_FLAGS, flags)
         self.threads = [threading.Thread(target=self._serve, daemon=True),

@@ -131,6 +131,9 @@ class Survey:
         self.stale += stale
         if not stale and self.seen % GO_ON or recording.start:
             return
+        # the COW device may be all but full; two chunks can be metadata
+        if after.usage(list(new_of.items()))[0] + (PER_SECTOR + MORE + 2) * recording.chunk > recording.cow.sectors:
+            return
         free = [chunk for chunk in range(recording.origin.size // recording.bytes) if chunk not in new_of]
         first = -len(new_of) % PER_SECTOR
         with after.preserved(after.cow.size, after.origin.size):
