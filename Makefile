@@ -2,6 +2,7 @@
 # The project's own targets; what kbuild reads is in Kbuild.
 
 MODULE := dm_snap_persistent
+PREFIX ?= /usr/local
 running := /lib/modules/$(shell uname -r)/build
 # stays empty when the running kernel's headers have no Rust metadata
 KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
@@ -19,7 +20,7 @@ modules: ## the same
 
 release = $(shell cat '$(KDIR)/include/config/kernel.release' 2>/dev/null)
 
-module: ## build for a stock Debian kernel in the cache, KERNEL=7.3 (default: the newest), into build/RELEASE/
+module: ## build for a stock Debian kernel in the cache, KERNEL=7.3 (default: the newest of trixie-backports), into build/RELEASE/
 	@scripts/module
 
 install: ## install the module built for KDIR=, and what loads it with dm-snapshot (DESTDIR=, INSTALL_MOD_PATH=)
@@ -42,7 +43,7 @@ tools: ## the userspace tools (snap_check, ...), into build/tools/release/
 
 install-tools: tools ## install the tools below PREFIX=/usr/local (DESTDIR=): links, manual pages, completions
 	install -D build/tools/release/snap_tools '$(DESTDIR)$(PREFIX)/sbin/snap_tools'
-	'$(DESTDIR)$(PREFIX)/sbin/snap_tools' install-links '$(DESTDIR)$(PREFIX)/sbin'
+	'$(DESTDIR)$(PREFIX)/sbin/snap_tools' install-links
 	'$(DESTDIR)$(PREFIX)/sbin/snap_tools' generate man '$(DESTDIR)$(PREFIX)/share/man/man8'
 	'$(DESTDIR)$(PREFIX)/sbin/snap_tools' generate completions '$(DESTDIR)$(PREFIX)/share/snap_tools/completions'
 

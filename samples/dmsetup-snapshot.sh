@@ -16,6 +16,9 @@ run() { echo "# $*"; "$@"; }
 checksum() { dd if="$1" bs=1M iflag=direct status=none | sha256sum | cut -c1-16; }
 write() { yes "$2" | dd of="$1" bs=1M count=2 iflag=fullblock oflag=direct conv=notrunc status=none; }
 
+for device in walk-snap walk-origin; do
+	! dmsetup info "$device" >/dev/null 2>&1 || { echo "$device exists already: remove it first" >&2; exit 1; }
+done
 clean_up() {
 	for device in walk-snap walk-origin; do
 		! dmsetup info "$device" >/dev/null 2>&1 || dmsetup remove "$device"

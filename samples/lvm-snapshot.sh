@@ -8,6 +8,7 @@ set -eu
 
 [ $# -eq 2 ] || { sed -n '3,5s/^# \{0,1\}//p' "$0"; exit 2; }
 mounted=$(mktemp -d)
+made=''
 
 step() { printf '\n== %s\n' "$*"; }
 run() { echo "# $*"; "$@"; }
@@ -17,12 +18,13 @@ fill() { for file in a b c; do dd if=/dev/urandom of="$mounted/$file" bs=1M coun
 clean_up() {
 	umount -q "$mounted" || true
 	rmdir "$mounted"
-	! vgs walk >/dev/null 2>&1 || vgremove -ff -y -q walk >/dev/null
+	[ -z "$made" ] || vgremove -ff -y -q walk >/dev/null
 }
 trap clean_up EXIT
 
 step "A volume group on two disks, and a file system on a logical volume."
 run vgcreate -q -y walk "$1" "$2"
+made=1
 run lvcreate -q -y -L 32M -n data walk
 run mkfs.ext4 -q /dev/walk/data
 # lost+found is no content

@@ -8,7 +8,9 @@ import subprocess
 
 import module
 import pytest
+from program import PROGRAM
 
+TOOLS = True
 DISKS = {"one": "96M", "two": "96M"}
 MIB = 1 << 20
 TARGET = "/tmp/mounted"
@@ -196,3 +198,19 @@ def test_two_snapshots_of_one_origin(vg):
     assert digest("/dev/vg/two") == second
     run("lvremove", "-y", "-q", "vg/one")
     assert digest("/dev/vg/two") == second
+
+
+def test_a_cow_device_is_split_off_checked_and_put_back(vg):
+    """As tools/README.md has it."""
+    random_volume("origin", 8)
+    run("lvcreate", "-y", "-q", "-s", "-L", "8M", "-n", "snap", "vg/origin")
+    overwrite("/dev/vg/origin", 2)
+    expected = digest("/dev/vg/snap")
+    run("lvchange", "-an", "vg/origin")
+    run("lvconvert", "-y", "--splitsnapshot", "vg/snap")
+    run("lvchange", "-ay", "vg/snap", "vg/origin")
+    assert "the kernel would load the snapshot" in run(PROGRAM, "check", "--origin", "/dev/vg/origin", "/dev/vg/snap")
+    run("lvchange", "-an", "vg/snap", "vg/origin")
+    run("lvconvert", "-y", "-s", "-Zn", "vg/origin", "vg/snap")
+    run("lvchange", "-ay", "vg/origin")
+    assert digest("/dev/vg/snap") == expected

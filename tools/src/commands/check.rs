@@ -60,7 +60,7 @@ With --json the object's \"verdict\" is \"loads\", \"new\" (there is no snapshot
 would begin one), \"invalid\" (loaded, but every read fails) or \"refused\".";
     const EXTRA: &'static str = "\
 EXAMPLES
-  snap_check /dev/vg/snap-cow
+  snap_check /dev/vg/cow
   snap_check --origin /dev/vg/origin --json cow.img
 
   The exit status is 0 if the kernel would load the snapshot or begin a new one, 1 otherwise.";

@@ -71,7 +71,7 @@ A chunk can have been kept and yet be the same. With --compare both sides are re
 chunks that differ are told.";
     const EXTRA: &'static str = "\
 EXAMPLES
-  snap_delta /dev/vg/snap-cow
+  snap_delta /dev/vg/cow
   snap_delta --compare --origin origin.img monday.img tuesday.img";
 
     fn quiet(&self) -> bool {

@@ -84,7 +84,7 @@ XML FORMAT
   </snapshot>
 
 EXAMPLES
-  snap_dump /dev/vg/snap-cow
+  snap_dump /dev/vg/cow
   snap_dump -f json -o snap.json cow.img
   snap_dump --range 1000..2000 cow.img";
 

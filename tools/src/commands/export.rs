@@ -75,7 +75,7 @@ export to a block device can go on only if --state names such a file. With files
 state is refused when one of them was changed since.";
     const EXTRA: &'static str = "\
 EXAMPLES
-  snap_export -i /dev/vg/snap-cow --origin /dev/vg/origin -o snapshot.img
+  snap_export -i /dev/vg/cow --origin /dev/vg/origin -o snapshot.img
   snap_export -i cow.img --cow-only -o changed.img";
 
     fn quiet(&self) -> bool {

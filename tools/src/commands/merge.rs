@@ -54,7 +54,7 @@ complete the merge. The list is checked before anything is written: a damaged on
 names an old chunk twice, is refused.";
     const EXTRA: &'static str = "\
 EXAMPLES
-  snap_merge --dry-run -i /dev/vg/snap-cow --origin /dev/vg/origin
+  snap_merge --dry-run -i /dev/vg/cow --origin /dev/vg/origin
   snap_merge -i cow.img --origin origin.img";
 
     fn quiet(&self) -> bool {

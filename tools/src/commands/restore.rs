@@ -47,7 +47,7 @@ taken for a complete one.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_dump cow.img | snap_restore -i - -o new.img
-  snap_restore --force -i snap.txt -o /dev/vg/snap-cow";
+  snap_restore --force -i snap.txt -o /dev/vg/cow";
 
     fn quiet(&self) -> bool {
         self.quiet

@@ -40,7 +40,7 @@ Of an active snapshot, given by its device-mapper name, only the sizes are known
 exists is taken for a COW device. Sizes are in sectors of 512 bytes.";
     const EXTRA: &'static str = "\
 EXAMPLES
-  snap_stat /dev/vg/snap-cow
+  snap_stat /dev/vg/cow
   snap_stat --json vg-snap";
 
     fn quiet(&self) -> bool {
