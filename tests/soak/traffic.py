@@ -112,6 +112,10 @@ class Writers:
     def __init__(self):
         self.writers = [aio.Writer(DEPTH, LARGEST) for _ in range(THREADS)]
 
+    def close(self):
+        for writer in self.writers:
+            writer.close()
+
     def run(self, streams, path, meanwhile):
         """Runs streams to their end, and `meanwhile` at the same time; path(target) says where they write."""
         for stream, writer in zip(streams, self.writers, strict=False):
