@@ -5,6 +5,7 @@ import random
 
 import cow
 import disks
+import merge
 import pytest
 
 GUEST = "loading"
@@ -127,10 +128,16 @@ def shuffled(count, skip=0):
     return list(zip(rng.sample(range(1024), count), news))
 
 
+def between():
+    """Records that come to lie between two others, which they make one run of."""
+    return [(old + n, 2 + old + n) for old in range(0, 240, 3) for n in (0, 2, 1)]
+
+
 @pytest.mark.parametrize("pairs", [
     [], [(5, 2)], [(5, 9)], [(1, 3), (2, 2)], [(9, 300), (8, 2), (7, 299)], shuffled(PER_AREA), shuffled(700),
-    shuffled(600, skip=90)], ids=["empty", "one", "skipped", "swapped", "far", "full-area", "shuffled", "holes"])
-def test_a_list_in_any_order_is_loaded_and_continued(snapshot, disk, pairs):
+    shuffled(600, skip=90), between()],
+    ids=["empty", "one", "skipped", "swapped", "far", "full-area", "shuffled", "holes", "between"])
+def test_a_list_in_any_order_is_loaded_continued_and_merged(snapshot, disk, pairs):
     device = disk(1200 * BYTES)
     made = image(pairs)
     device.write(0, made.data)
@@ -159,6 +166,14 @@ def test_a_list_in_any_order_is_loaded_and_continued(snapshot, disk, pairs):
         chunk for chunk in range(following, following + 50) if not layout.is_metadata(chunk)][:40]
     volume.activate()
     assert disks.first_difference(disks.read(snap.path), expected) is None
+    # dm-snapshot removes an exception from an end of its run only
+    volume.drop(snap)
+    volume.merge(snap)
+    merge.wait_done(volume)
+    assert disks.first_difference(disks.read(volume.path), expected) is None
+    volume.deactivate()
+    assert cow.Cow(device.read()).records() == []
+    volume.snapshots.clear()
 
 
 @pytest.mark.rust_only

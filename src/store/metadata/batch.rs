@@ -18,6 +18,11 @@ const GROUPS: usize = 1024;
 /// them take longer than reading a million records. Neighbours handed over together share buckets,
 /// which are in the caches then; descending, because a bucket is searched from its low end.
 ///
+/// That ends with the first new chunk that is below one before it. Exceptions whose chunks follow
+/// each other on both sides are one run to dm-snapshot, and a merge, which takes them from the
+/// list's end, may take them from an end of their run only. While new chunks ascend, a run stands
+/// together in the list, so any order of insertion will do; from there on only the list's will.
+///
 /// Memory is 16 bytes an exception, for [`CAPACITY`] of them at most. Exceptions that there is no
 /// memory for are handed over earlier.
 pub(super) struct Batch<L> {
@@ -26,6 +31,10 @@ pub(super) struct Batch<L> {
     /// `(next, end)` of each group while the exceptions are sorted: where its next goes, and where
     /// it ends.
     groups: L,
+    /// The last new chunk.
+    last_new: u64,
+    /// Whether new chunks ascended so far.
+    ascending: bool,
 }
 
 impl<L: List<(u64, u64)>> Batch<L> {
@@ -37,6 +46,8 @@ impl<L: List<(u64, u64)>> Batch<L> {
         Ok(Self {
             exceptions: L::EMPTY,
             groups,
+            last_new: 0,
+            ascending: true,
         })
     }
 
@@ -46,6 +57,14 @@ impl<L: List<(u64, u64)>> Batch<L> {
         e: Exception,
         add: &mut impl FnMut(Exception) -> Result<(), E>,
     ) -> Result<(), Error<E>> {
+        if self.ascending && e.new <= self.last_new {
+            self.ascending = false;
+            self.finish(add)?;
+        }
+        if !self.ascending {
+            return add(e).map_err(Error::Io);
+        }
+        self.last_new = e.new;
         let e = (e.old, e.new);
         let full = self.exceptions.as_mut_slice().len() == CAPACITY;
         if full || self.exceptions.try_push(e).is_err() {
