@@ -46,7 +46,7 @@ impl Device {
     /// The device's size in sectors. It may change while the device is open.
     pub(crate) fn sectors(&self) -> u64 {
         // SAFETY: By the type's invariant the device is open. The field may change meanwhile,
-        // hence the volatile read, as `bdev_nr_sectors()` has it.
+        // hence the volatile read; no lock makes it hold still.
         unsafe { addr_of!((*self.bdev()).bd_nr_sectors).read_volatile() }
     }
 

@@ -4,6 +4,7 @@
 
 use super::{
     header::Header,
+    info,
     metadata::{self, Disk},
     wiper::Wiper,
 };
@@ -63,7 +64,7 @@ impl Disk for Cow<'_> {
     fn write_header(&self, header: format::Header) -> Result {
         let mut guard = self.header.lock();
         let block = (*guard).as_mut().ok_or(EINVAL)?;
-        let bytes = block.fill(header);
+        let bytes = block.fill(header, info(self.device).unit());
         let block = block.block();
         let mut result = Err(EIO);
         self.queue.run(|| {

@@ -110,7 +110,7 @@ impl Persistent {
         })
     }
 
-    /// Calls `f` with the records, laid out for the devices' sizes of now.
+    /// Calls `f` with the records, laid out for the devices as they are now.
     fn with_commits<T>(
         &self,
         devices: Devices<'_>,
@@ -119,7 +119,8 @@ impl Persistent {
         let mut commits = self.commits.lock();
         let commits = (*commits).as_mut().ok_or(EINVAL)?;
         let list = commits.committer.list();
-        list.resize(devices.cow.sectors(), devices.origin.sectors());
+        let cow = info(devices.cow);
+        list.resize(cow.sectors, devices.origin.sectors(), cow.unit());
         f(commits).map_err(|e| report(devices.cow, e))
     }
 }
@@ -247,8 +248,12 @@ impl ExceptionStore for Persistent {
             let outcome = commits.committer.commit(
                 &self.cow(devices.cow),
                 exception,
-                copied && !dropped && refused.is_none(),
+                copied && !dropped,
                 may_wait,
+                |e| {
+                    let e = report(devices.cow, e);
+                    dm_err!("{}: cannot write records: {:?}", devices.cow, e);
+                },
             );
             if outcome.is_some() {
                 commits.pace.wrote(now);
@@ -258,11 +263,11 @@ impl ExceptionStore for Persistent {
                 let spare = core::mem::take(&mut commits.spare);
                 (success, core::mem::replace(&mut commits.waiting, spare))
             });
-            // Only a second thread in here, against the contract, can find no room. Its exception
-            // is refused, by dropping `done` where no lock is held.
+            // There is no room for a moment when a handover lets a second thread in before the first
+            // has put `spare` back; `full` then, so that the outcome is there to be told.
             Ok((due, records, refused))
         });
-        let Ok((Some((success, mut due)), records, _refused)) = outcome else {
+        let Ok((Some((success, mut due)), records, refused)) = outcome else {
             return;
         };
         if let Some(allocator) = &mut *self.allocator.lock() {
@@ -270,6 +275,9 @@ impl ExceptionStore for Persistent {
         }
         for done in due.drain_all() {
             done.call(success);
+        }
+        if let Some(refused) = refused {
+            refused.0.call(success);
         }
         if let Some(commits) = &mut *self.commits.lock() {
             commits.spare = due;

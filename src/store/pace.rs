@@ -7,10 +7,11 @@ use kernel::time::{Delta, Instant, Monotonic};
 /// Decides whether an exception whose neighbours are still being copied waits for them.
 ///
 /// Writing records costs a flush and a write, however many there are: waiting saves I/O, and costs
-/// time that writes to the origin wait too. An exception waits for as long as writing took the last
-/// time. So nobody waits longer than a write takes, and there are at most twice as many writes as
-/// with boundless patience. That, which the C store has, lets exceptions wait for as long as copies
-/// overlap: under steady load, for ever.
+/// time that writes to the origin wait too. Whenever one comes, it and those who wait go on waiting
+/// only if the first of them has waited for less time than writing took the last time. There is no
+/// timer: those who wait for a single copy that takes long wait for it. So at most half of the time
+/// is spent writing. Boundless patience, which the C store has, lets exceptions wait for as long as
+/// copies overlap: under steady load, for ever.
 pub(super) struct Pace {
     /// Since when the first of those who wait does.
     waiting_since: Option<Instant<Monotonic>>,

@@ -8,7 +8,7 @@ use crate::dm::{
     Device,
 };
 use core::marker::PhantomData;
-use core::ptr;
+use core::ptr::{self, addr_of_mut};
 use kernel::{
     error::{from_result, to_result},
     ffi::{c_char, c_int, c_uint, c_void},
@@ -153,11 +153,15 @@ impl<T: ExceptionStore> Adapter<T> {
             if !found.chunk_sectors.is_power_of_two() {
                 return Err(EINVAL);
             }
-            // SAFETY: `store` is live, and nobody reads the chunk size before the table is loaded.
+            // SAFETY: `store` is live, and only this thread writes to it now. The snapshot is
+            // registered already, so that writes to its origin may read these fields meanwhile, in
+            // `__origin_write()`; what they make of them they drop when they see that the snapshot is
+            // not active yet. Hence the volatile writes, which cannot tear.
             unsafe {
-                (*store).chunk_size = found.chunk_sectors;
-                (*store).chunk_mask = found.chunk_sectors - 1;
-                (*store).chunk_shift = found.chunk_sectors.trailing_zeros();
+                addr_of_mut!((*store).chunk_size).write_volatile(found.chunk_sectors);
+                addr_of_mut!((*store).chunk_mask).write_volatile(found.chunk_sectors - 1);
+                addr_of_mut!((*store).chunk_shift)
+                    .write_volatile(found.chunk_sectors.trailing_zeros());
             }
             Ok(i16::from(!found.valid))
         })

@@ -70,7 +70,8 @@ pub(crate) struct TableLine {
 /// An exception store.
 ///
 /// See the [module documentation](super) for the order of calls. Calls may come from several
-/// threads at once, save that [`Self::commit_exception`] is called by one thread at a time.
+/// threads at once. [`Self::commit_exception`] is called by one thread at a time, except that after a
+/// handover the next call can come while the last one returns from its callbacks.
 #[vtable]
 pub(crate) trait ExceptionStore: Sized + Send + Sync + 'static {
     /// Makes a store, not yet loaded.

@@ -36,8 +36,8 @@ impl<T: ExceptionStore> Registration<T> {
     /// Registers the store as `name`.
     ///
     /// If `takeover`, the type of dm-snapshot's own that has the name is unregistered first, and
-    /// registered again when this registration goes away. A name that is taken otherwise is
-    /// `EBUSY`. May sleep, and must be called from module initialisation: see [`ForeignType::find`].
+    /// registered again when this registration goes away. A name that another module has is
+    /// `EUCLEAN` then, and any that is taken is `EBUSY` without `takeover`. May sleep, and must be called from module initialisation: see [`ForeignType::find`].
     ///
     /// A table load can find the store, and pin a module whose initialisation is not over yet. So
     /// initialisation must not fail any more once a name that tables ask for is registered: that

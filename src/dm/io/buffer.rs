@@ -19,9 +19,17 @@ impl IoBuffer {
         Ok(Self(VVec::from_elem(0, bytes, GFP_KERNEL)?))
     }
 
-    /// The address of the first of `bytes`, all of which lie in this buffer.
+    /// The address of the first of `bytes`, all of which lie in this buffer. It may be written to
+    /// where nobody looks at the buffer meanwhile.
     pub(super) fn at(&self, bytes: &Range<usize>) -> *mut c_void {
-        self.0[bytes.clone()].as_ptr().cast_mut().cast()
+        // Checks the bounds. The address is from the vector's own pointer: one from a shared slice
+        // would not do to write through.
+        let _ = &self.0[bytes.clone()];
+        self.0
+            .as_ptr()
+            .cast_mut()
+            .wrapping_add(bytes.start)
+            .cast()
     }
 }
 

@@ -43,7 +43,8 @@ pub(crate) struct IoClient {
 
 // SAFETY: A dm-io client may be used and destroyed by any thread.
 unsafe impl Send for IoClient {}
-// SAFETY: A dm-io client may be used by many threads at once: it is two mempools.
+// SAFETY: A dm-io client may be used by many threads at once: it is two mempools. `zeroes` is only
+// read.
 unsafe impl Sync for IoClient {}
 
 impl IoClient {

@@ -93,7 +93,9 @@ impl<'a> ReadAhead<'a> {
             Some(slot) => slot,
             None => slot.insert(Slot::new(bytes)?),
         };
-        slot.as_ref().start(client, device, sector)?;
+        // SAFETY: `in_flight` counts it, so that `wait` comes to it before the slot is used again or
+        // `self`, which borrows the device and the client, goes away.
+        unsafe { slot.as_ref().start(client, device, sector)? };
         self.in_flight += 1;
         Ok(())
     }
@@ -154,15 +156,18 @@ impl Slot {
         )
     }
 
-    /// Starts to read `buffer` from `sector`. Every call that succeeds must be followed by one of
-    /// [`Slot::wait`] before the next, and before the slot is dropped: [`ReadAhead`] sees to it.
-    fn start(self: Pin<&Self>, client: &IoClient, device: &Device, sector: u64) -> Result {
+    /// Starts to read `buffer` from `sector`.
+    ///
+    /// # Safety
+    ///
+    /// If it succeeds, [`Slot::wait`] must be called before the next call, before `buffer` is looked
+    /// at, and before the slot is dropped or the borrow of `client` and `device` ends.
+    unsafe fn start(self: Pin<&Self>, client: &IoClient, device: &Device, sector: u64) -> Result {
         let notify = ffi::dm_io_notify {
             fn_: Some(Self::notify),
             context: ptr::from_ref(self.get_ref()).cast_mut().cast(),
         };
-        // SAFETY: The buffer and the slot are pinned in memory that `ReadAhead` frees only when the
-        // read was waited for, and it keeps the device and the client borrowed for as long.
+        // SAFETY: The caller waits for the read before any of what it uses goes away.
         unsafe { client.start_read(device, sector, &self.buffer, notify) }
     }
 

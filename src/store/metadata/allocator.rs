@@ -46,6 +46,8 @@ impl Allocator {
             return None;
         }
         self.next = self.geometry.skip_metadata(chunk + 1);
+        // A merge that was called off: how full the COW device is, `next` says again.
+        self.merged = false;
         self.pending += 1;
         Some(chunk)
     }

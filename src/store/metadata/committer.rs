@@ -2,7 +2,7 @@
 
 //! When to write records, and what to tell those who wait for them.
 
-use super::{Disk, RecordList};
+use super::{disk::Error, Disk, RecordList};
 use crate::format::Exception;
 use core::ops::DerefMut;
 
@@ -33,19 +33,26 @@ impl<B: DerefMut<Target = [u8]>> Committer<B> {
     /// on stable storage, false if they never will be. `None` if they go on waiting, which
     /// happens only if `may_wait`.
     ///
-    /// Once anything went wrong, every outcome is false.
-    pub fn commit(
+    /// Once anything went wrong, every outcome is false. What went wrong is given to `report`, once.
+    pub fn commit<D: Disk<Buffer = B>>(
         &mut self,
-        disk: &impl Disk<Buffer = B>,
+        disk: &D,
         exception: Exception,
         copied: bool,
         may_wait: bool,
+        mut report: impl FnMut(Error<D::Error>),
     ) -> Option<bool> {
-        self.valid = self.valid && copied && self.list.push(disk, exception).is_ok();
+        self.valid = self.valid
+            && copied
+            && self
+                .list
+                .push(disk, exception)
+                .map_err(&mut report)
+                .is_ok();
         if self.valid && may_wait && !self.list.must_write() {
             return None;
         }
-        self.valid = self.valid && self.list.write_out(disk).is_ok();
+        self.valid = self.valid && self.list.write_out(disk).map_err(&mut report).is_ok();
         Some(self.valid)
     }
 }

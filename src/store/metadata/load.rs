@@ -18,6 +18,13 @@ pub struct DeviceInfo {
     pub physical_block: u32,
 }
 
+impl DeviceInfo {
+    /// What is written at once at least, in bytes.
+    pub fn unit(&self) -> usize {
+        self.physical_block.max(self.logical_block) as usize
+    }
+}
+
 /// What [`load`] found.
 pub enum Loaded<B> {
     /// A snapshot that may be used, perhaps a new one.
@@ -66,8 +73,7 @@ pub fn load<D: Disk, L: List<(u64, u64)>>(
         return Ok(Loaded::Invalid(chunk));
     }
     let geometry = Geometry::new(chunk, cow.sectors, origin.sectors).map_err(Error::Fault)?;
-    let unit = cow.physical_block.max(cow.logical_block) as usize;
-    let mut list = RecordList::new(disk, geometry, unit).map_err(no_memory)?;
+    let mut list = RecordList::new(disk, geometry, cow.unit()).map_err(no_memory)?;
     let next = if header.is_some() {
         walk::<D, L>(disk, geometry, &mut list, add)?
     } else {

@@ -84,9 +84,11 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         self.records
     }
 
-    /// Lays the list out for a COW device and an origin that are so large now, in sectors.
-    pub fn resize(&mut self, cow_sectors: u64, origin_sectors: u64) {
+    /// Lays the list out for a COW device and an origin that are so large now, in sectors, and
+    /// writes `unit` at once from now on: a device can move to a disk with larger blocks.
+    pub fn resize(&mut self, cow_sectors: u64, origin_sectors: u64, unit: usize) {
         self.geometry = self.geometry.resized(cow_sectors, origin_sectors);
+        self.unit = unit.min(self.buffer.len());
     }
 
     /// The records of the list that lie in window `window`, counted from its start.

@@ -191,10 +191,10 @@ impl World {
             active
                 .committer
                 .list()
-                .resize(self.disk.sectors(), ORIGIN_SECTORS);
+                .resize(self.disk.sectors(), ORIGIN_SECTORS, self.setup.physical_block as usize);
             // When patience ends depends on the clock: any time will do.
             let may_wait = !last && active.waiting.len() < 20 && self.next_old % 11 != 0;
-            let outcome = active.committer.commit(&self.disk, e, copied, may_wait);
+            let outcome = active.committer.commit(&self.disk, e, copied, may_wait, |_| {});
             if let Some(image) = self.disk.remains() {
                 // The power went before anybody was told of the outcome.
                 self.reboot(image);
@@ -285,7 +285,7 @@ impl World {
             active
                 .committer
                 .list()
-                .resize(self.disk.sectors(), ORIGIN_SECTORS);
+                .resize(self.disk.sectors(), ORIGIN_SECTORS, self.setup.physical_block as usize);
             let run = match active.committer.list().last_run(&self.disk) {
                 Ok(Some(run)) => run,
                 Ok(None) => {
