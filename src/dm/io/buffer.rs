@@ -25,11 +25,7 @@ impl IoBuffer {
         // Checks the bounds. The address is from the vector's own pointer: one from a shared slice
         // would not do to write through.
         let _ = &self.0[bytes.clone()];
-        self.0
-            .as_ptr()
-            .cast_mut()
-            .wrapping_add(bytes.start)
-            .cast()
+        self.0.as_ptr().cast_mut().wrapping_add(bytes.start).cast()
     }
 }
 

@@ -42,13 +42,8 @@ impl<B: DerefMut<Target = [u8]>> Committer<B> {
         may_wait: bool,
         mut report: impl FnMut(Error<D::Error>),
     ) -> Option<bool> {
-        self.valid = self.valid
-            && copied
-            && self
-                .list
-                .push(disk, exception)
-                .map_err(&mut report)
-                .is_ok();
+        self.valid =
+            self.valid && copied && self.list.push(disk, exception).map_err(&mut report).is_ok();
         if self.valid && may_wait && !self.list.must_write() {
             return None;
         }
