@@ -171,3 +171,22 @@ def test_a_merge_that_was_finished_can_be_activated(snapshot):
     merge.wait_done(volume)
     assert disks.read(volume.path) == volume.content
     volume.snapshots.clear()
+
+
+@pytest.mark.rust_only
+def test_usage_after_a_merge_that_was_called_off(snapshot):
+    """Chunks are not handed out again then, and it says how full the COW device is."""
+    volume, snap = snapshot(64 * BYTES, 128 * BYTES, CHUNK)
+    for chunk in range(40):
+        disks.write(volume.path, chunk * BYTES, b"\x11" * 512)
+    volume.drop(snap)
+    volume.merge(snap)
+    merge.wait_done(volume)
+    snap.target = "snapshot"
+    volume.device.reload(snap.line())
+    for more in range(1, 4):
+        disks.write(volume.path, (40 + more) * BYTES, b"\x22" * 512)
+        assert volume.device.usage() == ((2 + 40 + more) * CHUNK, snap.cow.sectors, 2 * CHUNK)
+    volume.device.remove()
+    volume.device = None
+    volume.snapshots.clear()

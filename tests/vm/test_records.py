@@ -176,6 +176,24 @@ def test_a_list_in_any_order_is_loaded_continued_and_merged(snapshot, disk, pair
     volume.snapshots.clear()
 
 
+def test_a_cow_device_that_moves_to_a_disk_with_larger_blocks(snapshot, disk, devices):
+    """As pvmove can have it: records and, in the end, the header are written in blocks of the new disk."""
+    device = disks.Mapped(disk(32 * BYTES), devices("cow"))
+    volume, snap = snapshot(64 * BYTES, 0, CHUNK, cow=device)
+    disks.write(volume.path, 0, b"\x11" * 512)
+    larger = disk(32 * BYTES, 4096, device.disk)
+    device.device.reload([(0, device.sectors, "linear", f"{larger.path} 0")])
+    for old in range(1, 20):
+        disks.write(volume.path, old * BYTES, b"\x11" * 512)
+    assert disks.first_difference(disks.read(snap.path), volume.content) is None
+    assert [old for old, _ in cow.Cow(larger.read()).check()] == list(range(20))
+    for old in range(20, 40):
+        disks.write(volume.path, old * BYTES, b"\x11" * 512)
+    assert snap.status() == "Invalid"
+    volume.deactivate()
+    assert cow.Cow(larger.read()).valid == 0
+
+
 @pytest.mark.rust_only
 @pytest.mark.parametrize("count", [0, 3, 31, 32, 200, PER_AREA - 2])
 def test_what_stands_after_the_end_of_the_list_never_comes_to_life(snapshot, disk, count):
