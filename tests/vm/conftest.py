@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import aio
 import dm
@@ -116,6 +117,16 @@ def clean(request):
             expected = 1 if name == "dm_snapshot" and STORE == "rust" else 0
             if module.loaded(name):
                 assert module.refcount(name) == expected, f"{name} is still in use"
+
+
+@pytest.fixture(scope="module")
+def expedited():
+    """What waits for RCU waits less."""
+    knob = Path("/sys/kernel/rcu_expedited")
+    before = knob.read_text()
+    knob.write_text("1")
+    yield
+    knob.write_text(before)
 
 
 @pytest.fixture

@@ -31,10 +31,11 @@ def set_up():
 
 
 class Nth:
-    """Within this, the n-th allocation of this thread fails; `met` says afterwards whether there was one."""
+    """Within this, the n-th allocation of this thread fails; `met` says afterwards whether there was one, and `seen` how
+    many there were up to it."""
 
     def __init__(self, nth):
-        self.nth, self.met = nth, None
+        self.nth, self.met, self.seen = nth, None, 0
         self.left = bytearray(32)  # touched already: to read it takes no memory
         self.fd = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
 
@@ -44,7 +45,8 @@ class Nth:
 
     def __exit__(self, *_):
         size = os.preadv(self.fd, [self.left], 0)
-        self.met = int(self.left[:size]) == 0
+        left = int(self.left[:size])
+        self.met, self.seen = left == 0, self.nth - left
         os.pwrite(self.fd, b"0", 0)
         os.close(self.fd)
 

@@ -9,7 +9,6 @@ too. SEED chooses others. `make crash` sets them.
 """
 
 import os
-from pathlib import Path
 
 import cow
 import crash
@@ -35,14 +34,7 @@ def share(points):
     return points * POINTS // QUICK
 
 
-@pytest.fixture(scope="module", autouse=True)
-def expedited():
-    """What waits for RCU waits less."""
-    knob = Path("/sys/kernel/rcu_expedited")
-    before = knob.read_text()
-    knob.write_text("1")
-    yield
-    knob.write_text(before)
+pytestmark = pytest.mark.usefixtures("expedited")
 
 
 @pytest.fixture
