@@ -9,8 +9,8 @@ use host_tests::store::metadata::{load, DeviceInfo, Loaded};
 
 const RECORDS: u64 = 600_000;
 const CHUNK_SECTORS: u32 = 8;
-const COW_SECTORS: u64 = 1 << 23;
-const ORIGIN_SECTORS: u64 = 1 << 40;
+pub const COW_SECTORS: u64 = 1 << 23;
+pub const ORIGIN_SECTORS: u64 = 1 << 40;
 
 /// The list, of random old chunks, the extremes among them.
 fn list(geometry: &Geometry) -> Vec<Exception> {
@@ -32,7 +32,7 @@ fn list(geometry: &Geometry) -> Vec<Exception> {
         .collect()
 }
 
-fn image(geometry: &Geometry, list: &[Exception]) -> Image {
+pub fn image(geometry: &Geometry, list: &[Exception]) -> Image {
     let mut image = Image::default();
     let header = Header {
         valid: true,
@@ -42,7 +42,9 @@ fn image(geometry: &Geometry, list: &[Exception]) -> Image {
     sector[..Header::BYTES].copy_from_slice(&header.to_bytes());
     image.put(0, sector);
     let per_area = geometry.exceptions_per_area() as usize;
-    for (area, records) in (0..).zip(list.chunks(per_area)) {
+    // the list ends in an area of zeroes where it fills the one before
+    let areas = list.chunks(per_area).chain([&[][..]]);
+    for (area, records) in (0..).zip(areas) {
         let chunk = geometry.area_chunk(area).unwrap();
         let mut bytes: Vec<u8> = records.iter().flat_map(|e| e.to_bytes()).collect();
         bytes.resize(per_area * Exception::BYTES, 0);

@@ -9,6 +9,7 @@
 
 mod disk;
 mod large;
+mod order;
 mod run;
 
 use proptest::prelude::*;
