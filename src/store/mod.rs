@@ -7,7 +7,6 @@ mod header;
 // Public for the host's tests, which compile these files too.
 #[allow(unreachable_pub)]
 mod metadata;
-mod pace;
 mod wiper;
 
 use crate::dm::{
@@ -27,10 +26,8 @@ use kernel::{
     prelude::*,
     str::CStr,
     sync::{Arc, Mutex, SpinLock},
-    time::Instant,
 };
 use metadata::{Allocator, DeviceInfo, Disk, Loaded};
-use pace::Pace;
 use wiper::Wiper;
 
 /// How many exceptions may wait to be written together, at most.
@@ -66,7 +63,6 @@ pub(crate) struct Persistent {
 /// The records, and who waits for them.
 struct Commits {
     committer: Committer,
-    pace: Pace,
     /// Who waits for the next outcome: never more than its capacity.
     waiting: KVec<CommitCallback>,
     /// Empty and of the same capacity, to take the place of `waiting` while that is called back.
@@ -97,7 +93,6 @@ impl Persistent {
                 *self.allocator.lock() = Some(Allocator::new(geometry, next, list.records()));
                 *self.commits.lock() = Some(Commits {
                     committer: Committer::new(list),
-                    pace: Pace::new(),
                     waiting: KVec::with_capacity(capacity, GFP_KERNEL)?,
                     spare: KVec::with_capacity(capacity, GFP_KERNEL)?,
                 });
@@ -232,9 +227,9 @@ impl ExceptionStore for Persistent {
         copied: bool,
         done: CommitCallback,
     ) {
-        let (last, dropped) = match &mut *self.allocator.lock() {
+        let (pending, dropped) = match &mut *self.allocator.lock() {
             Some(allocator) => (allocator.commit(), allocator.is_dropped()),
-            None => (true, true),
+            None => (0, true),
         };
         let outcome = self.with_commits(devices, |commits| {
             let refused = commits.waiting.push_within_capacity(done).err();
@@ -243,21 +238,17 @@ impl ExceptionStore for Persistent {
                 old: exception.old_chunk,
                 new: exception.new_chunk,
             };
-            let now = Instant::now();
-            let may_wait = !last && !full && commits.pace.may_wait(now);
             let outcome = commits.committer.commit(
                 &self.cow(devices.cow),
                 exception,
                 copied && !dropped,
-                may_wait,
+                pending,
+                !full,
                 |e| {
                     let e = report(devices.cow, e);
                     dm_err!("{}: cannot write records: {:?}", devices.cow, e);
                 },
             );
-            if outcome.is_some() {
-                commits.pace.wrote(now);
-            }
             let records = commits.committer.list().records();
             let due = outcome.map(|success| {
                 let spare = core::mem::take(&mut commits.spare);

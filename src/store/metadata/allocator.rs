@@ -52,11 +52,10 @@ impl Allocator {
         Some(chunk)
     }
 
-    /// Notes that a chunk handed out is being committed; returns whether none is left that will
-    /// be.
-    pub fn commit(&mut self) -> bool {
+    /// Notes that a chunk handed out is being committed; returns how many are left that will be.
+    pub fn commit(&mut self) -> u64 {
         self.pending = self.pending.saturating_sub(1);
-        self.pending == 0
+        self.pending
     }
 
     /// Notes that the snapshot was dropped: nothing is handed out any more, and what was handed out

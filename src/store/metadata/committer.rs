@@ -8,18 +8,31 @@ use core::ops::DerefMut;
 
 /// Gathers exceptions and writes their records together.
 ///
-/// While copies are under way, the exceptions that are done already wait for them, so that one
-/// flush serves all. Who waits is the caller's to remember: what is returned holds for everybody
-/// since the last outcome.
+/// Writing records costs a flush and a write, however many there are. So the first exception that
+/// is done waits for those whose copies are under way at that moment, and one flush serves all:
+/// under a fixed number of writes in flight these are all. It does not wait for copies that begin
+/// later, as the C store does: under steady load there are always some, and it would wait for ever.
+///
+/// Who waits is the caller's to remember: what is returned holds for everybody since the last
+/// outcome.
 pub struct Committer<B> {
     list: RecordList<B>,
     valid: bool,
+    /// Whether exceptions wait.
+    waiting: bool,
+    /// For how many more they do.
+    awaited: u64,
 }
 
 impl<B: DerefMut<Target = [u8]>> Committer<B> {
     /// Adds to `list`, whose snapshot is valid.
     pub fn new(list: RecordList<B>) -> Self {
-        Self { list, valid: true }
+        Self {
+            list,
+            valid: true,
+            waiting: false,
+            awaited: 0,
+        }
     }
 
     /// The list of records.
@@ -27,7 +40,8 @@ impl<B: DerefMut<Target = [u8]>> Committer<B> {
         &mut self.list
     }
 
-    /// Adds an exception that was copied, unless `copied` is false.
+    /// Adds an exception that was copied, unless `copied` is false. `pending` is the number of those
+    /// that are still to come, which come in the order in which they were begun.
     ///
     /// Returns the outcome for this exception and all that wait with it: true if their records are
     /// on stable storage, false if they never will be. `None` if they go on waiting, which
@@ -39,12 +53,19 @@ impl<B: DerefMut<Target = [u8]>> Committer<B> {
         disk: &D,
         exception: Exception,
         copied: bool,
+        pending: u64,
         may_wait: bool,
         mut report: impl FnMut(Error<D::Error>),
     ) -> Option<bool> {
         self.valid =
             self.valid && copied && self.list.push(disk, exception).map_err(&mut report).is_ok();
-        if self.valid && may_wait && !self.list.must_write() {
+        self.awaited = if self.waiting {
+            pending.min(self.awaited.saturating_sub(1))
+        } else {
+            pending
+        };
+        self.waiting = self.valid && may_wait && self.awaited > 0 && !self.list.must_write();
+        if self.waiting {
             return None;
         }
         self.valid = self.valid && self.list.write_out(disk).map_err(&mut report).is_ok();

@@ -49,6 +49,8 @@ struct Active {
     pending: VecDeque<Exception>,
     /// Committed, with no outcome yet.
     waiting: Vec<Exception>,
+    /// Copies that the first of them may still wait for.
+    awaited: u64,
     /// Whether records were added since it was activated.
     added: bool,
 }
@@ -111,6 +113,7 @@ impl World {
                     committer: Committer::new(list),
                     pending: VecDeque::new(),
                     waiting: Vec::new(),
+                    awaited: 0,
                     added: false,
                 };
                 Some((active, found))
@@ -184,24 +187,38 @@ impl World {
                 return;
             };
             let active = &mut self.active;
-            let last = active.allocator.commit();
-            assert_eq!(last, active.pending.is_empty());
+            let pending = active.allocator.commit();
+            assert_eq!(pending, active.pending.len() as u64);
             active.added = true;
             active.waiting.push(e);
-            active
+            active.committer.list().resize(
+                self.disk.sectors(),
+                ORIGIN_SECTORS,
+                self.setup.physical_block as usize,
+            );
+            if active.waiting.len() == 1 {
+                active.awaited = pending;
+            }
+            let awaited = active.awaited;
+            active.awaited = awaited.saturating_sub(1);
+            // the caller may have no room for more
+            let may_wait = active.waiting.len() < 20 && self.next_old % 11 != 0;
+            let outcome = active
                 .committer
-                .list()
-                .resize(self.disk.sectors(), ORIGIN_SECTORS, self.setup.physical_block as usize);
-            // When patience ends depends on the clock: any time will do.
-            let may_wait = !last && active.waiting.len() < 20 && self.next_old % 11 != 0;
-            let outcome = active.committer.commit(&self.disk, e, copied, may_wait, |_| {});
+                .commit(&self.disk, e, copied, pending, may_wait, |_| {});
             if let Some(image) = self.disk.remains() {
                 // The power went before anybody was told of the outcome.
                 self.reboot(image);
                 return;
             }
             match outcome {
-                None => assert!(may_wait, "nobody would ever be called back"),
+                None => {
+                    assert!(may_wait && pending > 0, "nobody would ever be called back");
+                    assert!(
+                        awaited > 0,
+                        "it waits for a copy that began after it was done"
+                    );
+                }
                 Some(true) => {
                     let records = active.committer.list().records();
                     active.allocator.set_records(records);
@@ -282,10 +299,11 @@ impl World {
         self.finish_copies(0, true);
         for _ in 0..n {
             let active = &mut self.active;
-            active
-                .committer
-                .list()
-                .resize(self.disk.sectors(), ORIGIN_SECTORS, self.setup.physical_block as usize);
+            active.committer.list().resize(
+                self.disk.sectors(),
+                ORIGIN_SECTORS,
+                self.setup.physical_block as usize,
+            );
             let run = match active.committer.list().last_run(&self.disk) {
                 Ok(Some(run)) => run,
                 Ok(None) => {
