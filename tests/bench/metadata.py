@@ -14,7 +14,10 @@ def write(path, chunk_kib, exceptions, origin_chunks, scattered):
     chunk = chunk_kib * 1024
     per_area = chunk // 16
     if scattered:
-        old = array("Q", random.Random(exceptions).sample(range(origin_chunks), exceptions))
+        # one from each part of the origin: a sample of ten million is too much for the guest's memory
+        rng, part = random.Random(exceptions), origin_chunks // exceptions
+        old = array("Q", (n * part + int(rng.random() * part) for n in range(exceptions)))
+        rng.shuffle(old)
     else:
         old = array("Q", range(exceptions))
     assert sys.byteorder == "little"
