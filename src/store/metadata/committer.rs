@@ -18,9 +18,7 @@ use core::ops::DerefMut;
 pub struct Committer<B> {
     list: RecordList<B>,
     valid: bool,
-    /// Whether exceptions wait.
-    waiting: bool,
-    /// For how many more they do.
+    /// For how many more those who wait do; 0 if nobody waits.
     awaited: u64,
 }
 
@@ -30,7 +28,6 @@ impl<B: DerefMut<Target = [u8]>> Committer<B> {
         Self {
             list,
             valid: true,
-            waiting: false,
             awaited: 0,
         }
     }
@@ -59,15 +56,15 @@ impl<B: DerefMut<Target = [u8]>> Committer<B> {
     ) -> Option<bool> {
         self.valid =
             self.valid && copied && self.list.push(disk, exception).map_err(&mut report).is_ok();
-        self.awaited = if self.waiting {
-            pending.min(self.awaited.saturating_sub(1))
-        } else {
-            pending
+        let awaited = match self.awaited {
+            0 => pending,
+            more => pending.min(more - 1),
         };
-        self.waiting = self.valid && may_wait && self.awaited > 0 && !self.list.must_write();
-        if self.waiting {
+        if self.valid && may_wait && awaited > 0 && !self.list.must_write() {
+            self.awaited = awaited;
             return None;
         }
+        self.awaited = 0;
         self.valid = self.valid && self.list.write_out(disk).map_err(&mut report).is_ok();
         Some(self.valid)
     }
