@@ -123,6 +123,9 @@ def clean(request):
 def expedited():
     """What waits for RCU waits less."""
     knob = Path("/sys/kernel/rcu_expedited")
+    if not knob.exists():  # a kernel for one processor: nobody waits
+        yield
+        return
     before = knob.read_text()
     knob.write_text("1")
     yield
