@@ -11,13 +11,14 @@ NO_MEMORY = re.compile(r"vmalloc error|page allocation failure")
 
 
 def complaints(lines):
+    """The complaints among them, each with the lines around it."""
     found, excused = [], False
-    for line in lines:
+    for n, line in enumerate(lines):
         if NO_MEMORY.search(line):
             excused = True
         elif COMPLAINT.search(line):
             if not excused or "Call Trace:" not in line:
-                found.append(line)
+                found.append("\n".join(lines[max(n - 4, 0):n + 12]))
             excused = False
     return found
 

@@ -89,11 +89,17 @@ def records(count, shuffled):
 
 @pytest.fixture
 def small(disk):
-    """An origin, a COW device and the table of a snapshot, all small."""
+    """A COW device and the table of a snapshot, both small."""
     def make(target="snapshot"):
         origin, device = disk(CHUNKS * SMALL_BYTES), disk(2 * CHUNKS * SMALL_BYTES)
-        return origin, device, [(0, origin.sectors, target, f"{origin.path} {device.path} P {SMALL}")]
+        return device, [(0, origin.sectors, target, f"{origin.path} {device.path} P {SMALL}")]
     return make
+
+
+def empty_device():
+    """A mapped device with a table: loading the first of all does more, which device-mapper does not undo wholly when it
+    fails (a name in sysfs leaks, and no table can be loaded any more)."""
+    return dm.Device("s", [(0, CHUNKS * SMALL_BYTES // 512, "zero", "")])
 
 
 @pytest.mark.parametrize("before,target", [
@@ -101,11 +107,11 @@ def small(disk):
     (image(records(RECORDS, True)), "snapshot"), (image(records(RECORDS, True)), "snapshot-merge")],
     ids=["new", "empty", "full", "shuffled", "shuffled-merge"])
 def test_loading_a_table(small, before, target):
-    origin, device, line = small(target)
+    device, line = small(target)
 
     def load(fault):
         device.write(0, before)
-        loaded = dm.Device("s")
+        loaded = empty_device()
         try:
             succeeded = attempt(fault, loaded.load, line)
             if not succeeded:
@@ -122,7 +128,7 @@ def test_loading_a_table(small, before, target):
 
 def test_a_load_that_failed_can_be_tried_again(small):
     """At every seventh allocation, for time's sake."""
-    origin, device, line = small()
+    device, line = small()
     device.write(0, image(records(RECORDS, True)))
     loaded = dm.Device("s", line)
     expected = disks.read(loaded.path)
@@ -130,9 +136,9 @@ def test_a_load_that_failed_can_be_tried_again(small):
     nth, met = 1, True
     while met:
         fault = failing.Nth(nth)
-        loaded = dm.Device("s")
-        attempt(fault, loaded.load, line)
-        loaded.load(line)
+        loaded = empty_device()
+        if not attempt(fault, loaded.load, line):
+            loaded.load(line)
         loaded.resume()
         assert disks.first_difference(disks.read(loaded.path), expected) is None
         loaded.remove()
@@ -166,7 +172,7 @@ def test_handover(snapshot, step):
 
 def test_removing_a_snapshot(small):
     """That cannot fail for want of memory, or can be done again."""
-    origin, device, line = small()
+    device, line = small()
     device.write(0, image(records(RECORDS, True)))
 
     def remove(fault):
