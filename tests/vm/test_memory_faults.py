@@ -97,8 +97,8 @@ def small(disk):
 
 
 def empty_device():
-    """A mapped device with a table: loading the first of all does more, which device-mapper does not undo wholly when it
-    fails (a name in sysfs leaks, and no table can be loaded any more)."""
+    """A mapped device with a table: loading the first of all does more in device-mapper itself, which does not undo all of
+    it when memory runs out (a name in sysfs leaks)."""
     return dm.Device("s", [(0, CHUNKS * SMALL_BYTES // 512, "zero", "")])
 
 
