@@ -4,6 +4,7 @@ is unloaded; not while it is in use; and nothing is lost when tables are loaded 
 
 import errno
 import os
+import random
 import shutil
 import subprocess
 import threading
@@ -178,10 +179,17 @@ class Creating(threading.Thread):
         super().__init__()
         self.device_name, self.make, self.pause = name, make, pause
         self.enough = threading.Event()
-        self.count, self.failures = 0, []
+        self.begun, self.count, self.failures = 0, 0, []
+
+    def finish_current(self):
+        """Waits until the snapshot that is being made now was made and removed."""
+        begun = self.begun
+        while self.count < begun and self.is_alive():
+            time.sleep(0.001)
 
     def run(self):
         while not self.enough.is_set():
+            self.begun += 1
             try:
                 self.make(self.device_name)
             except (OSError, subprocess.CalledProcessError) as e:
@@ -231,12 +239,15 @@ def test_a_thousand_loads_and_unloads_beside_table_loads_lose_nothing(installed,
             try:
                 module.load()
                 loads += 1
-                # as long as modprobe takes: a table load that met the last unloading waits for it, and is refused if it
-                # finds the module on its way out once more
-                time.sleep(0.1)
             except OSError as e:
                 # a table load that met the moment between two owners had modprobe load it
                 assert e.errno == errno.EEXIST, e
+            # a table load that met the last unloading waits for modprobe, and is refused if it finds the module on its
+            # way out once more
+            for thread in threads:
+                thread.finish_current()
+            # the next unloading is to meet one anywhere
+            time.sleep(random.uniform(0, 0.1))
             try:
                 module.unload()
                 unloads += 1
