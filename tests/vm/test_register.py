@@ -175,27 +175,26 @@ def test_modprobe_finds_the_module_by_the_stores_name(installed):
 class Creating(threading.Thread):
     """Makes and removes snapshots until it is told to stop, with pauses in which the module can go."""
 
-    def __init__(self, name, make, pause):
+    def __init__(self, name, create, remove, pause):
         super().__init__()
-        self.device_name, self.make, self.pause = name, make, pause
+        self.device_name, self.create, self.remove, self.pause = name, create, remove, pause
         self.enough = threading.Event()
-        self.begun, self.count, self.failures = 0, 0, []
+        self.begun, self.created, self.failures = 0, 0, []
 
-    def finish_current(self):
-        """Waits until the snapshot that is being made now was made and removed."""
-        begun = self.begun
-        while self.count < begun and self.is_alive():
+    def wait_created(self, count):
+        while self.created < count and self.is_alive():
             time.sleep(0.001)
 
     def run(self):
         while not self.enough.is_set():
             self.begun += 1
             try:
-                self.make(self.device_name)
+                self.create(self.device_name)
+                self.created += 1
+                self.remove(self.device_name)
             except (OSError, subprocess.CalledProcessError) as e:
                 self.failures.append(repr(e) + str(getattr(e, "stderr", "")))
                 return
-            self.count += 1
             self.enough.wait(self.pause)
 
 
@@ -208,18 +207,20 @@ def new_again(cow):
 def by_dmsetup(line, cow):
     table = " ".join(map(str, line[0]))
 
-    def make(name):
+    def create(name):
         new_again(cow)
         subprocess.run(["dmsetup", "create", name, "--table", table], check=True, capture_output=True, text=True)
+
+    def remove(name):
         subprocess.run(["dmsetup", "remove", name], check=True, capture_output=True, text=True)
-    return make
+    return create, remove
 
 
 def by_ioctl(line, cow):
-    def make(name):
+    def create(name):
         new_again(cow)
-        dm.Device(name, line).remove()
-    return make
+        dm.Device(name, line)
+    return create, dm.remove
 
 
 def test_a_thousand_loads_and_unloads_beside_table_loads_lose_nothing(installed, disk, log):
@@ -229,10 +230,12 @@ def test_a_thousand_loads_and_unloads_beside_table_loads_lose_nothing(installed,
         origin, cow = disk(MIB), disk(MIB)
         pairs.append(([(0, origin.sectors, "snapshot", f"{origin.path} {cow.path} P 8")], cow))
     # dmsetup as people run it, and the same ioctls as fast as they can be called
-    threads = [Creating("by-dmsetup", by_dmsetup(*pairs[0]), 0.3), Creating("by-ioctl", by_ioctl(*pairs[1]), 0.02)]
+    threads = [Creating("by-dmsetup", *by_dmsetup(*pairs[0]), 0.3),
+               Creating("by-ioctl", *by_ioctl(*pairs[1]), 0.02)]
     for thread in threads:
         thread.start()
     refused = loads = unloads = 0
+    met = []  # who was making which snapshot when the module was unloaded last
     memory = None
     try:
         while unloads < cycles and not any(thread.failures for thread in threads):
@@ -244,13 +247,14 @@ def test_a_thousand_loads_and_unloads_beside_table_loads_lose_nothing(installed,
                 assert e.errno == errno.EEXIST, e
             # a table load that met the last unloading waits for modprobe, and is refused if it finds the module on its
             # way out once more
-            for thread in threads:
-                thread.finish_current()
+            for thread, snapshot in met:
+                thread.wait_created(snapshot)
             # the next unloading is to meet one anywhere
             time.sleep(random.uniform(0, 0.1))
             try:
                 module.unload()
                 unloads += 1
+                met = [(thread, thread.begun) for thread in threads]
             except OSError as e:
                 # a snapshot is alive right now
                 assert e.errno in (errno.EBUSY, errno.EAGAIN, errno.ENOENT), e
@@ -265,7 +269,7 @@ def test_a_thousand_loads_and_unloads_beside_table_loads_lose_nothing(installed,
             thread.join()
     assert not any(thread.failures for thread in threads), [thread.failures for thread in threads]
     assert unloads == cycles
-    assert threads[0].count > 30 and threads[1].count > 300, [thread.count for thread in threads]
+    assert threads[0].created > 30 and threads[1].created > 300, [thread.created for thread in threads]
     if module.loaded():
         module.unload_patiently()
     assert module.refcount("dm_snapshot") == 0
@@ -273,7 +277,7 @@ def test_a_thousand_loads_and_unloads_beside_table_loads_lose_nothing(installed,
     assert meminfo.kernels_own() - memory < 2048 << 10, (memory, meminfo.kernels_own())
     assert not log.complaints()
     module.load()
-    print(f"{loads} loads by hand, {unloads} unloads, {refused} refused, {[thread.count for thread in threads]} tables")
+    print(f"{loads} loads by hand, {unloads} unloads, {refused} refused, {[thread.created for thread in threads]} tables")
 
 
 def test_log_is_clean_when_read_from_the_start():
