@@ -7,7 +7,7 @@ import re
 COMPLAINT = re.compile(r"BUG:|WARNING: |Oops|Call Trace:|blocked for more than|rust_kernel: panicked|UBSAN|KASAN"
                        r"|attempt to access beyond end of device")
 # with a stack that is no complaint
-NO_MEMORY = re.compile(r"vmalloc error|page allocation failure")
+NO_MEMORY = re.compile(r"vmalloc error|page allocation failure|kmem_cache_create\w*\(.*\) failed with error -12")
 
 
 def complaints(lines):
