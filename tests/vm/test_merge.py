@@ -7,6 +7,7 @@ import time
 
 import cow
 import disks
+import failing
 import merge
 import pytest
 
@@ -73,10 +74,14 @@ def test_merge_of_more_than_5000_chunks_interrupted_again_and_again(snapshot, ma
         remaining = len(found.check())
         assert remaining < left
         left = remaining
+        # all of it is to be read before the merge ends
+        device.delay(read_ms=25)
         merge.activate(volume, snap)
         assert disks.first_difference(disks.read(volume.path), content) is None, f"after {part}"
+        device.delay(read_ms=1)
         if not remaining:
-            # where reading all of it is slow, that is when the merge ends
+            # the kernel with the checkers reads all of it as slowly as it merges
+            assert failing.DEBUGFS.joinpath("kmemleak").exists(), "not interrupted in the middle"
             break
         interrupted += 1
     assert interrupted > 1
