@@ -6,7 +6,7 @@
 //! the copy-on-write device. Tables ask for it as `P` or `persistent`.
 
 use core::borrow::Borrow;
-use dm::exception_store::Registration;
+use dm::exception_store::{CommitCallback, Registration};
 use kernel::{c_str, prelude::*};
 use store::Persistent;
 
@@ -33,11 +33,11 @@ module! {
 #[pin_data]
 struct DmSnapPersistent {
     #[pin]
-    persistent: Registration<Persistent>,
+    persistent: Registration<Persistent<CommitCallback>>,
     // Tables are made with this name only, and a table can take hold of a module that is still
     // being initialised: so it comes last, when nothing can fail any more.
     #[pin]
-    compat: Registration<Persistent>,
+    compat: Registration<Persistent<CommitCallback>>,
 }
 
 impl kernel::InPlaceModule for DmSnapPersistent {

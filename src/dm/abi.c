@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Holds the figures that ffi.rs declares C structures by to the kernel's own headers. No code
+ * Holds the figures that ffi.rs and exception_store/c_core/ffi.rs declare C structures by to the kernel's own headers. No code
  * comes out of this file: where a kernel changed a structure or a prototype, it fails to build.
  *
  * It also holds what the module! macro has no field for: the module's version.

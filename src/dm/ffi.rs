@@ -2,19 +2,15 @@
 
 //! What the `bindings` crate does not have of device-mapper.
 //!
-//! Declared by hand, since it is a handful and header packages lack the private header
-//! `drivers/md/dm-exception-store.h`. Two compilers keep it honest: `abi.c` beside this file
-//! asserts every size, offset and prototype against the kernel's headers (the private one where
-//! the kernel's source is at hand), and the assertions at the end of this file hold the Rust
-//! declarations to the same figures.
+//! Declared by hand, since it is a handful. Two compilers keep it honest: `abi.c` beside this file
+//! asserts every size, offset and prototype against the kernel's headers, and the assertions at
+//! the end of this file hold the Rust declarations to the same figures.
 
 use kernel::bindings;
-use kernel::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_ushort, c_void};
+use kernel::ffi::{c_char, c_int, c_uint, c_ulong, c_ushort, c_void};
 
 /// `sector_t`.
 pub(super) type Sector = u64;
-/// `chunk_t`.
-pub(super) type ChunkNr = u64;
 
 /// `struct dm_dev` of `linux/device-mapper.h`.
 #[repr(C)]
@@ -81,99 +77,6 @@ pub(super) struct dm_io_request {
     pub(super) client: *mut dm_io_client,
 }
 
-/// `struct dm_snapshot` of `drivers/md/dm-snap.c`.
-#[repr(C)]
-pub(super) struct dm_snapshot {
-    _opaque: [u8; 0],
-}
-
-/// `struct dm_exception` of `drivers/md/dm-exception-store.h`.
-#[repr(C)]
-pub(super) struct dm_exception {
-    pub(super) hash_list: bindings::hlist_node,
-    pub(super) old_chunk: ChunkNr,
-    pub(super) new_chunk: ChunkNr,
-}
-
-/// `struct dm_exception_store` of `drivers/md/dm-exception-store.h`.
-#[repr(C)]
-pub(super) struct dm_exception_store {
-    pub(super) type_: *mut dm_exception_store_type,
-    pub(super) snap: *mut dm_snapshot,
-    pub(super) chunk_size: c_uint,
-    pub(super) chunk_mask: c_uint,
-    pub(super) chunk_shift: c_uint,
-    pub(super) context: *mut c_void,
-    pub(super) userspace_supports_overflow: bool,
-}
-
-/// Reports an exception found by `read_metadata` to dm-snapshot.
-pub(super) type AddExceptionFn =
-    unsafe extern "C" fn(context: *mut c_void, old: ChunkNr, new: ChunkNr) -> c_int;
-
-/// Tells dm-snapshot what became of a commit.
-pub(super) type CommitCallbackFn = unsafe extern "C" fn(context: *mut c_void, success: c_int);
-
-/// `struct dm_exception_store_type` of `drivers/md/dm-exception-store.h`.
-#[repr(C)]
-pub(super) struct dm_exception_store_type {
-    pub(super) name: *const c_char,
-    pub(super) module: *mut bindings::module,
-    pub(super) ctr:
-        Option<unsafe extern "C" fn(store: *mut dm_exception_store, options: *mut c_char) -> c_int>,
-    pub(super) dtr: Option<unsafe extern "C" fn(store: *mut dm_exception_store)>,
-    pub(super) read_metadata: Option<
-        unsafe extern "C" fn(
-            store: *mut dm_exception_store,
-            callback: Option<AddExceptionFn>,
-            callback_context: *mut c_void,
-        ) -> c_int,
-    >,
-    pub(super) prepare_exception:
-        Option<unsafe extern "C" fn(store: *mut dm_exception_store, e: *mut dm_exception) -> c_int>,
-    pub(super) commit_exception: Option<
-        unsafe extern "C" fn(
-            store: *mut dm_exception_store,
-            e: *mut dm_exception,
-            valid: c_int,
-            callback: Option<CommitCallbackFn>,
-            callback_context: *mut c_void,
-        ),
-    >,
-    pub(super) prepare_merge: Option<
-        unsafe extern "C" fn(
-            store: *mut dm_exception_store,
-            last_old_chunk: *mut ChunkNr,
-            last_new_chunk: *mut ChunkNr,
-        ) -> c_int,
-    >,
-    pub(super) commit_merge:
-        Option<unsafe extern "C" fn(store: *mut dm_exception_store, nr_merged: c_int) -> c_int>,
-    pub(super) drop_snapshot: Option<unsafe extern "C" fn(store: *mut dm_exception_store)>,
-    pub(super) status: Option<
-        unsafe extern "C" fn(
-            store: *mut dm_exception_store,
-            status: c_uint,
-            result: *mut c_char,
-            maxlen: c_uint,
-        ) -> c_uint,
-    >,
-    pub(super) usage: Option<
-        unsafe extern "C" fn(
-            store: *mut dm_exception_store,
-            total_sectors: *mut Sector,
-            sectors_allocated: *mut Sector,
-            metadata_sectors: *mut Sector,
-        ),
-    >,
-    pub(super) list: bindings::list_head,
-}
-
-/// `STATUSTYPE_TABLE` of `status_type_t`.
-pub(super) const STATUSTYPE_TABLE: c_uint = 1;
-/// `STATUSTYPE_IMA` of `status_type_t`.
-pub(super) const STATUSTYPE_IMA: c_uint = 2;
-
 // Pointers to structures of the kernel, of which some are empty in this configuration.
 #[allow(improper_ctypes)]
 extern "C" {
@@ -187,17 +90,6 @@ extern "C" {
         sync_unsup_bits: *mut c_ulong,
         ioprio: c_ushort,
     ) -> c_int;
-
-    pub(super) fn dm_snap_origin(snap: *mut dm_snapshot) -> *mut dm_dev;
-    pub(super) fn dm_snap_cow(snap: *mut dm_snapshot) -> *mut dm_dev;
-    pub(super) fn dm_exception_store_type_register(type_: *mut dm_exception_store_type) -> c_int;
-    pub(super) fn dm_exception_store_type_unregister(type_: *mut dm_exception_store_type) -> c_int;
-
-    pub(super) fn copy_from_kernel_nofault(
-        dst: *mut c_void,
-        src: *const c_void,
-        size: usize,
-    ) -> c_long;
 }
 
 /// Holds the declarations above to the figures that `abi.c` checked on the C side.
@@ -232,33 +124,5 @@ mod abi {
         assert!(offset_of!(dm_io_notify, fn_) == 0);
         assert!(offset_of!(dm_io_notify, context) == 8);
         assert!(offset_of!(dm_io_request, client) == 40);
-
-        assert!(size_of::<dm_exception>() == 32);
-        assert!(offset_of!(dm_exception, old_chunk) == 16);
-        assert!(offset_of!(dm_exception, new_chunk) == 24);
-
-        assert!(size_of::<dm_exception_store>() == 48);
-        assert!(offset_of!(dm_exception_store, type_) == 0);
-        assert!(offset_of!(dm_exception_store, snap) == 8);
-        assert!(offset_of!(dm_exception_store, chunk_size) == 16);
-        assert!(offset_of!(dm_exception_store, chunk_mask) == 20);
-        assert!(offset_of!(dm_exception_store, chunk_shift) == 24);
-        assert!(offset_of!(dm_exception_store, context) == 32);
-        assert!(offset_of!(dm_exception_store, userspace_supports_overflow) == 40);
-
-        assert!(size_of::<dm_exception_store_type>() == 112);
-        assert!(offset_of!(dm_exception_store_type, name) == 0);
-        assert!(offset_of!(dm_exception_store_type, module) == 8);
-        assert!(offset_of!(dm_exception_store_type, ctr) == 16);
-        assert!(offset_of!(dm_exception_store_type, dtr) == 24);
-        assert!(offset_of!(dm_exception_store_type, read_metadata) == 32);
-        assert!(offset_of!(dm_exception_store_type, prepare_exception) == 40);
-        assert!(offset_of!(dm_exception_store_type, commit_exception) == 48);
-        assert!(offset_of!(dm_exception_store_type, prepare_merge) == 56);
-        assert!(offset_of!(dm_exception_store_type, commit_merge) == 64);
-        assert!(offset_of!(dm_exception_store_type, drop_snapshot) == 72);
-        assert!(offset_of!(dm_exception_store_type, status) == 80);
-        assert!(offset_of!(dm_exception_store_type, usage) == 88);
-        assert!(offset_of!(dm_exception_store_type, list) == 96);
     };
 }

@@ -11,14 +11,13 @@ mod wiper;
 
 use crate::dm::{
     exception_store::{
-        CommitCallback, Devices, Exception, ExceptionStore, Metadata, NewStore, Run, TableLine,
-        Usage,
+        Completion, Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
     },
     io::IoClient,
     message::{dm_err, dm_warn},
     unclean, Device, Workqueue,
 };
-use crate::format::{self, Fault};
+use crate::format::{self, Exception, Fault};
 use cow::{Chunks, Committer, Cow};
 use header::Header;
 use kernel::{
@@ -44,7 +43,7 @@ const MAX_WAITING: usize = 1024;
 /// `allocator` is taken in the map path, under spinlocks of dm-snapshot's. `commits` is held while
 /// records are read or written, and never while somebody is called back.
 #[pin_data]
-pub(crate) struct Persistent {
+pub(crate) struct Persistent<D: Completion> {
     // Dropped first, which waits for what is queued.
     #[pin]
     queue: Workqueue,
@@ -57,19 +56,19 @@ pub(crate) struct Persistent {
     #[pin]
     allocator: SpinLock<Option<Allocator>>,
     #[pin]
-    commits: Mutex<Option<Commits>>,
+    commits: Mutex<Option<Commits<D>>>,
 }
 
 /// The records, and who waits for them.
-struct Commits {
+struct Commits<D> {
     committer: Committer,
     /// Who waits for the next outcome: never more than its capacity.
-    waiting: KVec<CommitCallback>,
+    waiting: KVec<D>,
     /// Empty and of the same capacity, to take the place of `waiting` while that is called back.
-    spare: KVec<CommitCallback>,
+    spare: KVec<D>,
 }
 
-impl Persistent {
+impl<D: Completion> Persistent<D> {
     fn cow<'a>(&'a self, device: &'a Device) -> Cow<'a> {
         Cow {
             device,
@@ -109,7 +108,7 @@ impl Persistent {
     fn with_commits<T>(
         &self,
         devices: Devices<'_>,
-        f: impl FnOnce(&mut Commits) -> Result<T, metadata::Error<Error>>,
+        f: impl FnOnce(&mut Commits<D>) -> Result<T, metadata::Error<Error>>,
     ) -> Result<T> {
         let mut commits = self.commits.lock();
         let commits = (*commits).as_mut().ok_or(EINVAL)?;
@@ -152,7 +151,7 @@ fn info(device: &Device) -> DeviceInfo {
 }
 
 #[vtable]
-impl ExceptionStore for Persistent {
+impl<D: Completion> ExceptionStore<D> for Persistent<D> {
     fn new(devices: Devices<'_>, options: Option<&CStr>) -> Result<NewStore<Self>> {
         let userspace_supports_overflow = match options.map(CStr::to_bytes) {
             None => false,
@@ -193,12 +192,6 @@ impl ExceptionStore for Persistent {
     ) -> Result<Metadata> {
         let (cow, origin) = (info(devices.cow), info(devices.origin));
         *self.header.lock() = Some(Header::new(cow)?);
-        let add = |e: format::Exception| {
-            add(Exception {
-                old_chunk: e.old,
-                new_chunk: e.new,
-            })
-        };
         let loaded =
             metadata::load::<_, Chunks>(&self.cow(devices.cow), cow, origin, chunk_sectors, add)
                 .map_err(|e| report(devices.cow, e))?;
@@ -220,13 +213,7 @@ impl ExceptionStore for Persistent {
         allocator.allocate(devices.cow.sectors()).ok_or(ENOSPC)
     }
 
-    fn commit_exception(
-        &self,
-        devices: Devices<'_>,
-        exception: Exception,
-        copied: bool,
-        done: CommitCallback,
-    ) {
+    fn commit_exception(&self, devices: Devices<'_>, exception: Exception, copied: bool, done: D) {
         let (pending, dropped) = match &mut *self.allocator.lock() {
             Some(allocator) => (allocator.commit(), allocator.is_dropped()),
             None => (0, true),
@@ -234,10 +221,6 @@ impl ExceptionStore for Persistent {
         let outcome = self.with_commits(devices, |commits| {
             let refused = commits.waiting.push_within_capacity(done).err();
             let full = commits.waiting.len() == commits.waiting.capacity();
-            let exception = format::Exception {
-                old: exception.old_chunk,
-                new: exception.new_chunk,
-            };
             let outcome = commits.committer.commit(
                 &self.cow(devices.cow),
                 exception,
@@ -265,10 +248,10 @@ impl ExceptionStore for Persistent {
             allocator.set_records(records);
         }
         for done in due.drain_all() {
-            done.call(success);
+            done.complete(success);
         }
         if let Some(refused) = refused {
-            refused.0.call(success);
+            refused.0.complete(success);
         }
         if let Some(commits) = &mut *self.commits.lock() {
             commits.spare = due;
@@ -323,10 +306,7 @@ impl ExceptionStore for Persistent {
         self.with_commits(devices, |commits| {
             let run = commits.committer.list().last_run(&self.cow(devices.cow))?;
             Ok(run.map(|run| Run {
-                last: Exception {
-                    old_chunk: run.last.old,
-                    new_chunk: run.last.new,
-                },
+                last: run.last,
                 count: run.count,
             }))
         })

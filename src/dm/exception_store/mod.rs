@@ -6,14 +6,12 @@
 //! the fact an exception. An exception store decides where on the COW device copies go and, if it
 //! is persistent, records them there.
 //!
-//! Three things are kept apart here:
+//! Two things are kept apart here:
 //!
-//! - [`ExceptionStore`], the trait that a store implements. It speaks of devices, chunks and
-//!   exceptions, not of C structures, so that targets written in Rust can call it just as well.
-//! - [`Registration`], which makes a store known to dm-snapshot under a name, and may take the
-//!   name over from the type that has it.
-//! - `adapter`, which presents an [`ExceptionStore`] to dm-snapshot's C core as a
-//!   `struct dm_exception_store_type`.
+//! - [`ExceptionStore`], the trait that a store implements, and [`Completion`], which it is given
+//!   for each commit. They speak of devices, chunks and exceptions, not of C structures, so that
+//!   targets written in Rust can call a store just as well.
+//! - `c_core`, which registers a store with dm-snapshot's C core and presents it there.
 //!
 //! # The life of a store
 //!
@@ -30,17 +28,15 @@
 //!
 //! The devices are passed to each call and must not be kept: a handover moves the store to another
 //! table.
-//!
-//! C header: `drivers/md/dm-exception-store.h`.
 
-mod adapter;
-mod commit_callback;
+#[cfg(under_c_core)]
+mod c_core;
+mod completion;
+#[allow(dead_code)]
+mod example;
 mod operations;
-mod registration;
-mod registry;
 
-pub(crate) use commit_callback::CommitCallback;
-pub(crate) use operations::{
-    Devices, Exception, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
-};
-pub(crate) use registration::Registration;
+#[cfg(under_c_core)]
+pub(crate) use c_core::{CommitCallback, Registration};
+pub(crate) use completion::Completion;
+pub(crate) use operations::{Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage};

@@ -2,8 +2,9 @@
 
 //! The trait that an exception store implements.
 
-use super::CommitCallback;
+use super::Completion;
 use crate::dm::Device;
+use crate::format::Exception;
 use kernel::{error::VTABLE_DEFAULT_ERROR, fmt, prelude::*, str::CStr};
 
 /// The two devices of a snapshot, for the duration of a call.
@@ -13,15 +14,6 @@ pub(crate) struct Devices<'a> {
     pub(crate) origin: &'a Device,
     /// The device that old content is copied to.
     pub(crate) cow: &'a Device,
-}
-
-/// An exception: a chunk of the origin that was copied to a chunk of the COW device.
-#[derive(Clone, Copy)]
-pub(crate) struct Exception {
-    /// The chunk of the origin.
-    pub(crate) old_chunk: u64,
-    /// The chunk of the COW device.
-    pub(crate) new_chunk: u64,
 }
 
 /// A run of exceptions whose old chunks and whose new chunks are consecutive.
@@ -70,10 +62,18 @@ pub(crate) struct TableLine {
 /// An exception store.
 ///
 /// See the [module documentation](super) for the order of calls. Calls may come from several
-/// threads at once. [`Self::commit_exception`] is called by one thread at a time, except that after a
-/// handover the next call can come while the last one returns from its callbacks.
+/// threads at once. [`Self::commit_exception`] is called by one thread at a time, except that after
+/// a handover the next call can come while the last one returns from its callbacks.
+///
+/// `D` is who waits for a commit: a store works under any caller.
+///
+/// # Examples
+///
+/// ```ignore
+#[doc = include_str!("example.rs")]
+/// ```
 #[vtable]
-pub(crate) trait ExceptionStore: Sized + Send + Sync + 'static {
+pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
     /// Makes a store, not yet loaded.
     ///
     /// `options` is what follows the type's letter in the table line, `None` if nothing does. An
@@ -99,17 +99,11 @@ pub(crate) trait ExceptionStore: Sized + Send + Sync + 'static {
 
     /// Records an exception that was handed out and, if `copied`, copied.
     ///
-    /// The store calls `done` exactly once, in process context and with none of its locks held,
+    /// The store completes `done` exactly once, in process context and with none of its locks held,
     /// when the record is on stable storage or never will be. That may be in a later call, and
     /// must not wait for one while no exception is pending. May sleep, but all else that was
     /// copied for this snapshot waits meanwhile.
-    fn commit_exception(
-        &self,
-        devices: Devices<'_>,
-        exception: Exception,
-        copied: bool,
-        done: CommitCallback,
-    );
+    fn commit_exception(&self, devices: Devices<'_>, exception: Exception, copied: bool, done: D);
 
     /// Notes on the COW device that the snapshot is invalid, for good.
     ///

@@ -2,9 +2,9 @@
 
 //! Making a store known to dm-snapshot.
 
-use super::{adapter::Adapter, registry::ForeignType, ExceptionStore};
+use super::{adapter::Adapter, ffi, registry::ForeignType, CommitCallback};
 use crate::dm::{
-    ffi,
+    exception_store::ExceptionStore,
     message::{dm_err, dm_info},
 };
 use core::marker::PhantomData;
@@ -28,16 +28,17 @@ pub(crate) struct Registration<T> {
 
 // SAFETY: dm-snapshot accesses a registered type under its own lock; nothing here gives access to
 // it.
-unsafe impl<T: ExceptionStore> Sync for Registration<T> {}
+unsafe impl<T: ExceptionStore<CommitCallback>> Sync for Registration<T> {}
 // SAFETY: A type may be unregistered by any thread, and so may a displaced one be registered.
-unsafe impl<T: ExceptionStore> Send for Registration<T> {}
+unsafe impl<T: ExceptionStore<CommitCallback>> Send for Registration<T> {}
 
-impl<T: ExceptionStore> Registration<T> {
+impl<T: ExceptionStore<CommitCallback>> Registration<T> {
     /// Registers the store as `name`.
     ///
     /// If `takeover`, the type of dm-snapshot's own that has the name is unregistered first, and
     /// registered again when this registration goes away. A name that another module has is
-    /// `EUCLEAN` then, and any that is taken is `EBUSY` without `takeover`. May sleep, and must be called from module initialisation: see [`ForeignType::find`].
+    /// `EUCLEAN` then, and any that is taken is `EBUSY` without `takeover`.
+    /// May sleep, and must be called from module initialisation: see [`ForeignType::find`].
     ///
     /// A table load can find the store, and pin a module whose initialisation is not over yet. So
     /// initialisation must not fail any more once a name that tables ask for is registered: that

@@ -2,11 +2,16 @@
 
 //! Presents an [`ExceptionStore`] to dm-snapshot's C core.
 
-use super::{CommitCallback, Devices, Exception, ExceptionStore, NewStore, TableLine};
-use crate::dm::{
+use super::{
     ffi::{self, dm_exception, dm_exception_store, dm_exception_store_type},
+    CommitCallback,
+};
+use crate::dm::{
+    exception_store::{Devices, ExceptionStore, NewStore, TableLine},
+    ffi::Sector,
     Device,
 };
+use crate::format::Exception;
 use core::marker::PhantomData;
 use core::ptr::{self, addr_of_mut};
 use kernel::{
@@ -28,7 +33,7 @@ type Owned<T> = Pin<KBox<T>>;
 /// whose `context` is what `ctr` put there. The devices of that snapshot are open for the call.
 pub(super) struct Adapter<T>(PhantomData<T>);
 
-impl<T: ExceptionStore> Adapter<T> {
+impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     /// A type with these functions, unregistered, named `name`, whose users pin `module`.
     pub(super) fn store_type(
         name: &'static CStr,
@@ -143,7 +148,7 @@ impl<T: ExceptionStore> Adapter<T> {
             let callback = callback.ok_or(EINVAL)?;
             let mut add = |e: Exception| {
                 // SAFETY: By the safety requirements.
-                to_result(unsafe { callback(callback_context, e.old_chunk, e.new_chunk) })
+                to_result(unsafe { callback(callback_context, e.old, e.new) })
             };
             // SAFETY: By the safety requirements.
             let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
@@ -208,8 +213,8 @@ impl<T: ExceptionStore> Adapter<T> {
         // SAFETY: By the safety requirements, `e` is live.
         let exception = unsafe {
             Exception {
-                old_chunk: (*e).old_chunk,
-                new_chunk: (*e).new_chunk,
+                old: (*e).old_chunk,
+                new: (*e).new_chunk,
             }
         };
         this.commit_exception(devices, exception, valid != 0, done);
@@ -233,8 +238,8 @@ impl<T: ExceptionStore> Adapter<T> {
             };
             // SAFETY: By the safety requirements, both are ours to write to.
             unsafe {
-                *last_old_chunk = run.last.old_chunk;
-                *last_new_chunk = run.last.new_chunk;
+                *last_old_chunk = run.last.old;
+                *last_new_chunk = run.last.new;
             }
             c_int::try_from(run.count).map_err(|_| EOVERFLOW)
         })();
@@ -273,9 +278,9 @@ impl<T: ExceptionStore> Adapter<T> {
     /// As for all; the three numbers of sectors must be ours to write to.
     unsafe extern "C" fn usage(
         store: *mut dm_exception_store,
-        total_sectors: *mut ffi::Sector,
-        sectors_allocated: *mut ffi::Sector,
-        metadata_sectors: *mut ffi::Sector,
+        total_sectors: *mut Sector,
+        sectors_allocated: *mut Sector,
+        metadata_sectors: *mut Sector,
     ) {
         // SAFETY: By the safety requirements.
         let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };

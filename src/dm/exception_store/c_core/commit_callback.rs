@@ -2,13 +2,14 @@
 
 //! Telling dm-snapshot what became of a commit.
 
-use crate::dm::ffi::CommitCallbackFn;
+use super::ffi::CommitCallbackFn;
+use crate::dm::exception_store::Completion;
 use core::mem::ManuallyDrop;
 use kernel::ffi::{c_int, c_void};
 
 /// Tells dm-snapshot, exactly once, whether an exception was recorded.
 ///
-/// Dropped without [`CommitCallback::call`], it reports a failure: an exception that nobody
+/// Dropped without [`Completion::complete`], it reports a failure: an exception that nobody
 /// answers for would block the origin for ever.
 ///
 /// # Invariants
@@ -32,17 +33,16 @@ impl CommitCallback {
         Self { function, context }
     }
 
-    /// Reports whether the exception is on stable storage.
-    ///
-    /// To be called in process context with no lock held: a failure drops the snapshot.
-    pub(crate) fn call(self, success: bool) {
-        ManuallyDrop::new(self).report(success);
-    }
-
     fn report(&self, success: bool) {
         // SAFETY: By the type's invariant the function may be called once, and this is reached
-        // either from `call`, which forgets `self`, or from `drop`.
+        // either from `complete`, which forgets `self`, or from `drop`.
         unsafe { (self.function)(self.context, c_int::from(success)) }
+    }
+}
+
+impl Completion for CommitCallback {
+    fn complete(self, success: bool) {
+        ManuallyDrop::new(self).report(success);
     }
 }
 

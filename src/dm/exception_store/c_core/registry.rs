@@ -5,11 +5,8 @@
 //! dm-snapshot keeps the types in a list under a lock, both private. A type of our own hangs in
 //! that list while it is registered, and from it all others can be reached.
 
-use crate::dm::{
-    ffi::{self, dm_exception_store_type},
-    message::dm_err,
-    unclean,
-};
+use super::ffi::{self, dm_exception_store_type};
+use crate::dm::{message::dm_err, unclean};
 use core::mem::{offset_of, MaybeUninit};
 use core::ptr;
 use kernel::{bindings, error::to_result, ffi::c_char, prelude::*, str::CStr, types::Opaque};
