@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Holds the figures that ffi.rs and exception_store/c_core/ffi.rs declare C structures by to the kernel's own headers. No code
- * comes out of this file: where a kernel changed a structure or a prototype, it fails to build.
+ * Holds the figures that ffi.rs and exception_store/c_core/ffi.rs declare C structures by to the
+ * kernel's own headers. No code comes out of this file: where a kernel changed a structure or a
+ * prototype, it fails to build.
  *
  * It also holds what the module! macro has no field for: the module's version.
  */

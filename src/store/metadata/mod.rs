@@ -19,9 +19,11 @@ mod committer;
 mod disk;
 mod load;
 mod record_list;
+mod rounds;
 
 pub use allocator::Allocator;
 pub use committer::Committer;
 pub use disk::{Disk, Error};
 pub use load::{load, DeviceInfo, Loaded};
 pub use record_list::RecordList;
+pub use rounds::Rounds;

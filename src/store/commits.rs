@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The records, and the completions that wait for them to be written.
+
+use super::{
+    cow::{Committer, Cow},
+    metadata::Rounds,
+    report,
+};
+use crate::dm::{exception_store::Completion, message::dm_err};
+use crate::format::Exception;
+use kernel::prelude::*;
+
+/// How many exceptions may wait to be written together, at most.
+///
+/// Each keeps writes to the origin waiting, so that more would only make those wait longer.
+const MAX_WAITING: usize = 1024;
+
+/// The records, and the completions that wait for them to be written.
+pub(super) struct Commits<D> {
+    pub(super) committer: Committer,
+    /// Each set is as large as it may become.
+    waiting: Rounds<KVec<D>>,
+}
+
+impl<D: Completion> Commits<D> {
+    /// Adds to the records of `committer`, of which `per_area` fit an area. May sleep.
+    pub(super) fn new(committer: Committer, per_area: u32) -> Result<Self> {
+        let capacity = MAX_WAITING.min(per_area as usize);
+        let set = || KVec::with_capacity(capacity, GFP_KERNEL);
+        Ok(Self {
+            committer,
+            waiting: Rounds::new(set()?, set()?),
+        })
+    }
+
+    /// Adds an exception that was copied, unless `copied` is false. `pending` is the number of those
+    /// that are still to come.
+    ///
+    /// Returns the outcome if there is one: for this exception, and for all that waited for it.
+    pub(super) fn commit(
+        &mut self,
+        cow: &Cow<'_>,
+        exception: Exception,
+        copied: bool,
+        pending: u64,
+        done: D,
+    ) -> Option<Outcome<D>> {
+        let (alone, full) = match self.waiting.gathering() {
+            Some(set) => {
+                let refused = set.push_within_capacity(done).err();
+                (refused.map(|e| e.0), set.len() == set.capacity())
+            }
+            // A handover let a second thread in while a first one still calls back.
+            None => (Some(done), true),
+        };
+        let success = self
+            .committer
+            .commit(cow, exception, copied, pending, !full, |e| {
+                let e = report(cow.device, e);
+                dm_err!("{}: cannot write records: {:?}", cow.device, e);
+            })?;
+        Some(Outcome {
+            success,
+            records: self.committer.list().records(),
+            due: self.waiting.take(),
+            alone,
+        })
+    }
+
+    /// Takes back what [`Outcome::complete`] returned.
+    pub(super) fn put_back(&mut self, set: Option<KVec<D>>) {
+        if let Some(set) = set {
+            self.waiting.put_back(set);
+        }
+    }
+}
+
+/// What became of some commits.
+#[must_use]
+pub(super) struct Outcome<D> {
+    /// Whether the records are on stable storage; if not, they never will be.
+    success: bool,
+    /// Records in the list now.
+    pub(super) records: u64,
+    /// The completions that it is the outcome for.
+    due: Option<KVec<D>>,
+    /// One that there was no room for among them.
+    alone: Option<D>,
+}
+
+impl<D: Completion> Outcome<D> {
+    /// Runs the completions, which is to be done with no lock held; returns their set, emptied.
+    pub(super) fn complete(mut self) -> Option<KVec<D>> {
+        for done in self.due.iter_mut().flat_map(KVec::drain_all) {
+            done.complete(self.success);
+        }
+        if let Some(done) = self.alone {
+            done.complete(self.success);
+        }
+        self.due
+    }
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The store itself.
+
+use super::{
+    commits::Commits,
+    cow::{Chunks, Committer, Cow},
+    header::Header,
+    info,
+    metadata::{self, Allocator, Disk, Loaded},
+    report,
+    wiper::Wiper,
+};
+use crate::dm::{
+    exception_store::{
+        Completion, Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
+    },
+    io::IoClient,
+    message::{dm_err, dm_warn},
+    Device, Workqueue,
+};
+use crate::format::{self, Exception};
+use kernel::{
+    c_str, fmt, new_mutex, new_spinlock,
+    prelude::*,
+    str::CStr,
+    sync::{Arc, Mutex, SpinLock},
+};
+
+/// The exception store `persistent`: exceptions are recorded on the COW device, and the snapshot
+/// survives a reboot.
+///
+/// # Locks
+///
+/// Each is taken alone, but for `header`, which is held while `queue` runs the header's write.
+/// `allocator` is taken in the map path, under spinlocks of dm-snapshot's. `commits` is held while
+/// records are read or written, and never while somebody is called back.
+#[pin_data]
+pub(crate) struct Persistent<D: Completion> {
+    // Dropped first, which waits for what is queued.
+    #[pin]
+    queue: Workqueue,
+    wiper: Arc<Wiper>,
+    io: Arc<IoClient>,
+    /// Apart from the records' memory, since a snapshot is invalidated while records are written.
+    /// `None` until the store is loaded, as all below.
+    #[pin]
+    header: Mutex<Option<Header>>,
+    #[pin]
+    allocator: SpinLock<Option<Allocator>>,
+    #[pin]
+    commits: Mutex<Option<Commits<D>>>,
+}
+
+impl<D: Completion> Persistent<D> {
+    fn cow<'a>(&'a self, device: &'a Device) -> Cow<'a> {
+        Cow {
+            device,
+            io: &self.io,
+            queue: &self.queue,
+            wiper: &self.wiper,
+            header: &self.header,
+        }
+    }
+
+    /// Takes what was loaded into use.
+    fn begin(&self, loaded: Loaded<<Cow<'_> as Disk>::Buffer>) -> Result<Metadata> {
+        let (chunk, valid) = match loaded {
+            Loaded::Invalid(chunk) => (chunk, false),
+            Loaded::Valid {
+                geometry,
+                list,
+                next,
+            } => {
+                let per_area = geometry.exceptions_per_area();
+                *self.allocator.lock() = Some(Allocator::new(geometry, next, list.records()));
+                *self.commits.lock() = Some(Commits::new(Committer::new(list), per_area)?);
+                (geometry.chunk_size(), true)
+            }
+        };
+        Ok(Metadata {
+            chunk_sectors: chunk.sectors(),
+            valid,
+        })
+    }
+
+    /// Calls `f` with the records, laid out for the devices as they are now; `None` if the store is
+    /// not loaded. Sleeps, with `commits` held.
+    fn with_commits<T>(
+        &self,
+        devices: Devices<'_>,
+        f: impl FnOnce(&mut Commits<D>) -> T,
+    ) -> Option<T> {
+        let mut commits = self.commits.lock();
+        let commits = (*commits).as_mut()?;
+        let list = commits.committer.list();
+        let cow = info(devices.cow);
+        list.resize(cow.sectors, devices.origin.sectors(), cow.unit());
+        Some(f(commits))
+    }
+
+    /// The same for what can fail, whose errors it logs.
+    fn try_with_commits<T>(
+        &self,
+        devices: Devices<'_>,
+        f: impl FnOnce(&mut Commits<D>) -> Result<T, metadata::Error<Error>>,
+    ) -> Result<T> {
+        self.with_commits(devices, f)
+            .ok_or(EINVAL)?
+            .map_err(|e| report(devices.cow, e))
+    }
+
+    /// Notes that an exception is being committed; returns how many are left that will be, and
+    /// whether it is worth recording: not after the snapshot was dropped.
+    fn count_commit(&self) -> (u64, bool) {
+        match &mut *self.allocator.lock() {
+            Some(allocator) => (allocator.commit(), !allocator.is_dropped()),
+            None => (0, false),
+        }
+    }
+
+    /// Notes how many records there are: that is where [`ExceptionStore::usage`] knows it from.
+    fn count_records(&self, count: impl FnOnce(&mut Allocator)) {
+        if let Some(allocator) = &mut *self.allocator.lock() {
+            count(allocator);
+        }
+    }
+}
+
+#[vtable]
+impl<D: Completion> ExceptionStore<D> for Persistent<D> {
+    fn new(devices: Devices<'_>, options: Option<&CStr>) -> Result<NewStore<Self>> {
+        let userspace_supports_overflow = match options.map(CStr::to_bytes) {
+            None => false,
+            Some(b"O" | b"o") => true,
+            Some(_) => {
+                dm_err!(
+                    "{}: unsupported persistent store option {:?}, only \"O\" is known",
+                    devices.cow,
+                    options.unwrap_or_default()
+                );
+                return Err(EINVAL);
+            }
+        };
+        let io = Arc::new(IoClient::new()?, GFP_KERNEL)?;
+        let wiper = Wiper::new(io.clone())?;
+        let store = KBox::try_pin_init(
+            try_pin_init!(Self {
+                queue <- Workqueue::new(c_str!("ksnaphd")),
+                wiper,
+                io,
+                header <- new_mutex!(None, "Persistent::header"),
+                allocator <- new_spinlock!(None, "Persistent::allocator"),
+                commits <- new_mutex!(None, "Persistent::commits"),
+            }? Error),
+            GFP_KERNEL,
+        )?;
+        Ok(NewStore {
+            store,
+            userspace_supports_overflow,
+        })
+    }
+
+    fn read_metadata(
+        &self,
+        devices: Devices<'_>,
+        chunk_sectors: u32,
+        add: &mut dyn FnMut(Exception) -> Result,
+    ) -> Result<Metadata> {
+        let (cow, origin) = (info(devices.cow), info(devices.origin));
+        *self.header.lock() = Some(Header::new(cow)?);
+        let loaded =
+            metadata::load::<_, Chunks>(&self.cow(devices.cow), cow, origin, chunk_sectors, add)
+                .map_err(|e| report(devices.cow, e))?;
+        let found = self.begin(loaded)?;
+        if chunk_sectors != 0 && chunk_sectors != found.chunk_sectors {
+            dm_warn!(
+                "{}: chunk size {} in device metadata overrides table chunk size of {}",
+                devices.cow,
+                found.chunk_sectors,
+                chunk_sectors
+            );
+        }
+        Ok(found)
+    }
+
+    fn prepare_exception(&self, devices: Devices<'_>) -> Result<u64> {
+        let mut allocator = self.allocator.lock();
+        let allocator = (*allocator).as_mut().ok_or(EINVAL)?;
+        allocator.allocate(devices.cow.sectors()).ok_or(ENOSPC)
+    }
+
+    fn commit_exception(&self, devices: Devices<'_>, exception: Exception, copied: bool, done: D) {
+        let (pending, wanted) = self.count_commit();
+        let outcome = self.with_commits(devices, |commits| {
+            let cow = self.cow(devices.cow);
+            commits.commit(&cow, exception, copied && wanted, pending, done)
+        });
+        // `None` while they go on waiting.
+        let Some(outcome) = outcome.flatten() else {
+            return;
+        };
+        self.count_records(|allocator| allocator.set_records(outcome.records));
+        let emptied = outcome.complete();
+        if let Some(commits) = &mut *self.commits.lock() {
+            commits.put_back(emptied);
+        }
+    }
+
+    fn drop_snapshot(&self, devices: Devices<'_>) {
+        let header = match &mut *self.allocator.lock() {
+            Some(allocator) => {
+                allocator.drop_snapshot();
+                format::Header {
+                    valid: false,
+                    chunk_sectors: allocator.geometry().chunk_size().sectors(),
+                }
+            }
+            // Never loaded: there is nothing of ours on the device.
+            None => return,
+        };
+        if let Err(e) = self.cow(devices.cow).write_header(header) {
+            dm_warn!(
+                "{}: cannot mark the snapshot invalid, the header cannot be written: {:?}",
+                devices.cow,
+                e
+            );
+        }
+    }
+
+    fn usage(&self, devices: Devices<'_>) -> Usage {
+        let allocator = self.allocator.lock();
+        let sectors = |chunks: fn(&Allocator) -> u64| {
+            allocator
+                .as_ref()
+                .map_or(0, |a| a.geometry().chunks(chunks(a), 0).sector)
+        };
+        Usage {
+            total: devices.cow.sectors(),
+            allocated: sectors(Allocator::allocated_chunks),
+            metadata: sectors(Allocator::metadata_chunks),
+        }
+    }
+
+    fn table_line(&self, line: &TableLine, out: &mut dyn fmt::Write) -> fmt::Result {
+        let overflow = if line.userspace_supports_overflow {
+            "O"
+        } else {
+            ""
+        };
+        write!(out, " P{overflow} {}", line.chunk_sectors)
+    }
+
+    fn prepare_merge(&self, devices: Devices<'_>) -> Result<Option<Run>> {
+        let cow = self.cow(devices.cow);
+        let run =
+            self.try_with_commits(devices, |commits| commits.committer.list().last_run(&cow))?;
+        Ok(run.map(|run| Run {
+            last: run.last,
+            count: run.count,
+        }))
+    }
+
+    fn commit_merge(&self, devices: Devices<'_>, count: u32) -> Result {
+        let cow = self.cow(devices.cow);
+        let records = self.try_with_commits(devices, |commits| {
+            let list = commits.committer.list();
+            list.remove_last(&cow, count)?;
+            Ok(list.records())
+        })?;
+        self.count_records(|allocator| allocator.set_merged(records));
+        Ok(())
+    }
+}
