@@ -6,6 +6,10 @@
 /// are told of the last.
 ///
 /// `V` is a set of a fixed size, made beforehand: gathering must not need memory.
+///
+/// # Invariants
+///
+/// If there is a spare set, one gathers.
 pub struct Rounds<V> {
     gathering: Option<V>,
     spare: Option<V>,
@@ -30,8 +34,14 @@ impl<V> Rounds<V> {
         core::mem::replace(&mut self.gathering, self.spare.take())
     }
 
-    /// Puts a set back that was taken out, emptied.
+    /// Puts a set back that was taken out, emptied. It gathers if none does: that is so when the
+    /// other was taken out meanwhile, too.
     pub fn put_back(&mut self, set: V) {
-        self.spare = Some(set);
+        let place = if self.gathering.is_none() {
+            &mut self.gathering
+        } else {
+            &mut self.spare
+        };
+        *place = Some(set);
     }
 }
