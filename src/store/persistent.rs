@@ -73,8 +73,11 @@ impl<D: Completion> Persistent<D> {
                 next,
             } => {
                 let per_area = geometry.exceptions_per_area();
-                *self.allocator.lock() = Some(Allocator::new(geometry, next, list.records()));
-                *self.commits.lock() = Some(Commits::new(Committer::new(list), per_area)?);
+                let allocator = Allocator::new(geometry, next, list.records());
+                let commits = Commits::new(Committer::new(list), per_area)?;
+                // Nothing fails from here on: a store is loaded as a whole or not at all.
+                *self.allocator.lock() = Some(allocator);
+                *self.commits.lock() = Some(commits);
                 (geometry.chunk_size(), true)
             }
         };
