@@ -28,9 +28,13 @@ type Owned<T> = Pin<KBox<T>>;
 
 /// The functions of `struct dm_exception_store_type` for the store `T`.
 ///
-/// Common to all: dm-snapshot passes a `struct dm_exception_store` that is live for the call,
-/// whose `snap` is the snapshot that has it now, and, after `ctr` succeeded and before `dtr`,
-/// whose `context` is what `ctr` put there. The devices of that snapshot are open for the call.
+/// What dm-snapshot promises of the `struct dm_exception_store` that it passes to each of them is
+/// what their safety requirements name:
+///
+/// - *live*: the structure, the snapshot that its `snap` points to, and that snapshot's two open
+///   devices stay what they are until the call returns. Which snapshot that is changes between
+///   calls: a handover moves a store to another.
+/// - *made*: `ctr` succeeded and `dtr` was not called; neither of the two is called meanwhile.
 pub(super) struct Adapter<T>(PhantomData<T>);
 
 impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
@@ -68,10 +72,11 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// `store` must be live for `'a`, after `ctr` and before `dtr`.
+    /// For `'a`, `store` must be live and made.
     unsafe fn store<'a>(store: *mut dm_exception_store) -> &'a T {
-        // SAFETY: The caller vouches that `ctr` put an `Owned<T>` there, and that `dtr`, the only
-        // one to take it out again, was not called. It is borrowed shared only.
+        // SAFETY: `store` is live, so that it can be read; it is made, so that its context is the
+        // `Owned<T>` that `ctr` put there, which `dtr`, the only one to take it out again, does not
+        // for `'a`. Everybody borrows it shared.
         Pin::get_ref(unsafe { Owned::<T>::borrow((*store).context) })
     }
 
@@ -79,10 +84,10 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// `store` must be live, and its snapshot must be for `'a`.
+    /// For `'a`, `store` must be live.
     unsafe fn devices<'a>(store: *mut dm_exception_store) -> Devices<'a> {
-        // SAFETY: The caller vouches for the store and the snapshot, which holds both devices for
-        // as long as it lives.
+        // SAFETY: `store` is live: it can be read, `snap` is a snapshot, which is all that the two
+        // functions need, and its devices, which came from `dm_get_device()`, are not put for `'a`.
         unsafe {
             let snap = (*store).snap;
             Devices {
@@ -96,23 +101,24 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// `store` must be live and without a context; `options` must be null or a string.
+    /// - `store` must be live, and nobody else may use it until this returns. It is made if this
+    ///   returns 0.
+    /// - `options` must be null or a string that stays as it is until this returns.
     unsafe extern "C" fn ctr(store: *mut dm_exception_store, options: *mut c_char) -> c_int {
         from_result(|| {
             let options = if options.is_null() {
                 None
             } else {
-                // SAFETY: By the safety requirements, `options` is a string that lives for the
-                // call.
+                // SAFETY: `options` is not null, so it is a string that outlives the borrow.
                 Some(unsafe { CStr::from_char_ptr(options) })
             };
-            // SAFETY: By the safety requirements.
+            // SAFETY: `store` is live until this returns.
             let devices = unsafe { Self::devices(store) };
             let NewStore {
                 store: new,
                 userspace_supports_overflow,
             } = T::new(devices, options)?;
-            // SAFETY: By the safety requirements, `store` is live, and nobody else has it yet.
+            // SAFETY: `store` is live, and nobody else uses it.
             unsafe {
                 (*store).context = new.into_foreign();
                 if userspace_supports_overflow {
@@ -127,10 +133,11 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// `store` must be live after `ctr`, with no exception pending, and not be used after this.
+    /// `store` must be made and point to memory that is valid until this returns. No call for it
+    /// may be under way, and none may follow.
     unsafe extern "C" fn dtr(store: *mut dm_exception_store) {
-        // SAFETY: By the safety requirements, the context is what `ctr` put there, and no other
-        // call for it is under way or to come.
+        // SAFETY: `store` can be read, and is made, so that its context is the `Owned<T>` that
+        // `ctr` put there. No call borrows that, and none will take it out a second time.
         drop(unsafe { Owned::<T>::from_foreign((*store).context) });
     }
 
@@ -138,7 +145,8 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// As for all; `callback` may be called with `callback_context` during the call.
+    /// - `store` must be live and made; no other thread may write to it until this returns.
+    /// - Until this returns, `callback` may be called with `callback_context` any number of times.
     unsafe extern "C" fn read_metadata(
         store: *mut dm_exception_store,
         callback: Option<ffi::AddExceptionFn>,
@@ -147,21 +155,22 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
         from_result(|| {
             let callback = callback.ok_or(EINVAL)?;
             let mut add = |e: Exception| {
-                // SAFETY: By the safety requirements.
+                // SAFETY: `callback` may be called with `callback_context`; this closure does not
+                // outlive the call.
                 to_result(unsafe { callback(callback_context, e.old, e.new) })
             };
-            // SAFETY: By the safety requirements.
+            // SAFETY: `store` is live and made until this returns.
             let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
-            // SAFETY: By the safety requirements, `store` is live.
+            // SAFETY: `store` is live, and nobody writes to the field meanwhile.
             let chunk_sectors = unsafe { (*store).chunk_size };
             let found = this.read_metadata(devices, chunk_sectors, &mut add)?;
             if !found.chunk_sectors.is_power_of_two() {
                 return Err(EINVAL);
             }
-            // SAFETY: `store` is live, and only this thread writes to it now. The snapshot is
-            // registered already, so that writes to its origin may read these fields meanwhile, in
-            // `__origin_write()`; what they make of them they drop when they see that the snapshot is
-            // not active yet. Hence the volatile writes, which cannot tear.
+            // SAFETY: `store` is live, and no other thread writes to it. The snapshot is registered
+            // already, so that writes to its origin may read these fields meanwhile, in
+            // `__origin_write()`; what they make of them they drop when they see that the snapshot
+            // is not active yet. Hence the volatile writes, which cannot tear.
             unsafe {
                 addr_of_mut!((*store).chunk_size).write_volatile(found.chunk_sectors);
                 addr_of_mut!((*store).chunk_mask).write_volatile(found.chunk_sectors - 1);
@@ -177,16 +186,17 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// As for all; `e` must be ours to write to.
+    /// - `store` must be live and made.
+    /// - `e` must be live until this returns, and nobody else may use it meanwhile.
     unsafe extern "C" fn prepare_exception(
         store: *mut dm_exception_store,
         e: *mut dm_exception,
     ) -> c_int {
         from_result(|| {
-            // SAFETY: By the safety requirements.
+            // SAFETY: `store` is live and made until this returns.
             let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
             let new_chunk = this.prepare_exception(devices)?;
-            // SAFETY: By the safety requirements, `e` is ours to write to.
+            // SAFETY: `e` is live, and nobody else uses it.
             unsafe { (*e).new_chunk = new_chunk };
             Ok(0)
         })
@@ -196,8 +206,10 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// As for all; `e` must be live for the call, and `callback` may be called once with
-    /// `callback_context`, until `dtr`, from any process context.
+    /// - `store` must be live and made.
+    /// - `e` must be live until this calls `callback`, and nobody may write to it meanwhile.
+    /// - `callback` may be called with `callback_context` once, from any process context, before
+    ///   `dtr` is called.
     unsafe extern "C" fn commit_exception(
         store: *mut dm_exception_store,
         e: *mut dm_exception,
@@ -206,11 +218,11 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
         callback_context: *mut c_void,
     ) {
         let Some(callback) = callback else { return };
-        // SAFETY: By the safety requirements.
+        // SAFETY: `callback` may be called once, and nobody here calls it but for `done`.
         let done = unsafe { CommitCallback::new(callback, callback_context) };
-        // SAFETY: By the safety requirements.
+        // SAFETY: `store` is live and made until this returns.
         let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
-        // SAFETY: By the safety requirements, `e` is live.
+        // SAFETY: `e` is live, since `done` was not completed yet, and nobody writes to it.
         let exception = unsafe {
             Exception {
                 old: (*e).old_chunk,
@@ -224,19 +236,21 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// As for all; the two chunk numbers must be ours to write to.
+    /// - `store` must be live and made.
+    /// - The two chunk numbers must be valid until this returns, and nobody else may use them
+    ///   meanwhile.
     unsafe extern "C" fn prepare_merge(
         store: *mut dm_exception_store,
         last_old_chunk: *mut ffi::ChunkNr,
         last_new_chunk: *mut ffi::ChunkNr,
     ) -> c_int {
         let result = (|| {
-            // SAFETY: By the safety requirements.
+            // SAFETY: `store` is live and made until this returns.
             let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
             let Some(run) = this.prepare_merge(devices)? else {
                 return Ok(0);
             };
-            // SAFETY: By the safety requirements, both are ours to write to.
+            // SAFETY: Both are valid, and nobody else uses them.
             unsafe {
                 *last_old_chunk = run.last.old;
                 *last_new_chunk = run.last.new;
@@ -250,10 +264,10 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// As for all.
+    /// `store` must be live and made.
     unsafe extern "C" fn commit_merge(store: *mut dm_exception_store, nr_merged: c_int) -> c_int {
         from_result(|| {
-            // SAFETY: By the safety requirements.
+            // SAFETY: `store` is live and made until this returns.
             let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
             this.commit_merge(devices, u32::try_from(nr_merged).map_err(|_| EINVAL)?)?;
             Ok(0)
@@ -264,9 +278,9 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// As for all.
+    /// `store` must be live and made.
     unsafe extern "C" fn drop_snapshot(store: *mut dm_exception_store) {
-        // SAFETY: By the safety requirements.
+        // SAFETY: `store` is live and made until this returns.
         let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
         this.drop_snapshot(devices);
     }
@@ -275,17 +289,19 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// As for all; the three numbers of sectors must be ours to write to.
+    /// - `store` must be live and made.
+    /// - The three numbers of sectors must be valid until this returns, and nobody else may use
+    ///   them meanwhile.
     unsafe extern "C" fn usage(
         store: *mut dm_exception_store,
         total_sectors: *mut Sector,
         sectors_allocated: *mut Sector,
         metadata_sectors: *mut Sector,
     ) {
-        // SAFETY: By the safety requirements.
+        // SAFETY: `store` is live and made until this returns.
         let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
         let usage = this.usage(devices);
-        // SAFETY: By the safety requirements, all three are ours to write to.
+        // SAFETY: All three are valid, and nobody else uses them.
         unsafe {
             *total_sectors = usage.total;
             *sectors_allocated = usage.allocated;
@@ -297,13 +313,17 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///
     /// # Safety
     ///
-    /// As for all; the `maxlen` bytes at `result` must be ours to write to.
+    /// - `store` must be live and made, and nobody may write to it until this returns.
+    /// - The `maxlen` bytes at `result` must be valid until this returns, and nobody else may use
+    ///   them meanwhile.
     unsafe extern "C" fn status(
         store: *mut dm_exception_store,
         status: c_uint,
         result: *mut c_char,
         maxlen: c_uint,
     ) -> c_uint {
+        // INVARIANT: The bytes at `result` may be written to until this returns, and `out` does not
+        // outlive it. No text is there yet.
         let mut out = BoundedStr {
             start: result,
             room: maxlen as usize,
@@ -312,9 +332,9 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
         };
         match status {
             ffi::STATUSTYPE_TABLE => {
-                // SAFETY: By the safety requirements.
+                // SAFETY: `store` is live and made until this returns.
                 let this = unsafe { Self::store(store) };
-                // SAFETY: By the safety requirements, `store` is live.
+                // SAFETY: `store` is live, and nobody writes to it meanwhile.
                 let line = unsafe {
                     TableLine {
                         chunk_sectors: (*store).chunk_size,
