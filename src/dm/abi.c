@@ -48,6 +48,7 @@ AT(struct dm_io_request, notify.fn, 24);
 AT(struct dm_io_request, notify.context, 32);
 AT(struct dm_io_request, client, 40);
 
+SIZE(status_type_t, sizeof(unsigned int));
 static_assert(STATUSTYPE_TABLE == 1);
 static_assert(STATUSTYPE_IMA == 2);
 
@@ -60,6 +61,7 @@ FN(copy_from_kernel_nofault, long (void *, const void *, size_t));
 
 #ifdef DM_EXCEPTION_STORE_H
 #include DM_EXCEPTION_STORE_H
+#include "methods.h"
 
 SIZE(chunk_t, 8);
 
@@ -92,22 +94,10 @@ AT(struct dm_exception_store_type, status, 80);
 AT(struct dm_exception_store_type, usage, 88);
 AT(struct dm_exception_store_type, list, 96);
 
-#define METHOD(method, ...) \
-	FN(((struct dm_exception_store_type *)0)->method, __VA_ARGS__)
+#define METHOD(method, ret, params) \
+	FN(((struct dm_exception_store_type *)0)->method, ret (*)params);
 
-METHOD(ctr, int (*)(struct dm_exception_store *, char *));
-METHOD(dtr, void (*)(struct dm_exception_store *));
-METHOD(read_metadata, int (*)(struct dm_exception_store *, int (*)(void *, chunk_t, chunk_t),
-			      void *));
-METHOD(prepare_exception, int (*)(struct dm_exception_store *, struct dm_exception *));
-METHOD(commit_exception, void (*)(struct dm_exception_store *, struct dm_exception *, int,
-				  void (*)(void *, int), void *));
-METHOD(prepare_merge, int (*)(struct dm_exception_store *, chunk_t *, chunk_t *));
-METHOD(commit_merge, int (*)(struct dm_exception_store *, int));
-METHOD(drop_snapshot, void (*)(struct dm_exception_store *));
-METHOD(status, unsigned int (*)(struct dm_exception_store *, status_type_t, char *,
-				unsigned int));
-METHOD(usage, void (*)(struct dm_exception_store *, sector_t *, sector_t *, sector_t *));
+DM_EXCEPTION_STORE_METHODS(METHOD)
 
 FN(dm_snap_origin, struct dm_dev *(struct dm_snapshot *));
 FN(dm_snap_cow, struct dm_dev *(struct dm_snapshot *));

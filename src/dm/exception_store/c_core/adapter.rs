@@ -149,11 +149,10 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     /// - Until this returns, `callback` may be called with `callback_context` any number of times.
     unsafe extern "C" fn read_metadata(
         store: *mut dm_exception_store,
-        callback: Option<ffi::AddExceptionFn>,
+        callback: ffi::AddExceptionFn,
         callback_context: *mut c_void,
     ) -> c_int {
         from_result(|| {
-            let callback = callback.ok_or(EINVAL)?;
             let mut add = |e: Exception| {
                 // SAFETY: `callback` may be called with `callback_context`; this closure does not
                 // outlive the call.
@@ -214,10 +213,9 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
         store: *mut dm_exception_store,
         e: *mut dm_exception,
         valid: c_int,
-        callback: Option<ffi::CommitCallbackFn>,
+        callback: ffi::CommitCallbackFn,
         callback_context: *mut c_void,
     ) {
-        let Some(callback) = callback else { return };
         // SAFETY: `callback` may be called once, and nobody here calls it but for `done`.
         let done = unsafe { CommitCallback::new(callback, callback_context) };
         // SAFETY: `store` is live and made until this returns.
@@ -318,7 +316,7 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
     ///   them meanwhile.
     unsafe extern "C" fn status(
         store: *mut dm_exception_store,
-        status: c_uint,
+        status: ffi::status_type_t,
         result: *mut c_char,
         maxlen: c_uint,
     ) -> c_uint {

@@ -5,6 +5,13 @@
 //! Declared and checked as in [`crate::dm::ffi`]: by `src/dm/abi.c` where the kernel's source is at
 //! hand, since header packages lack the private header.
 //!
+//! # Control flow integrity
+//!
+//! A kernel with `CONFIG_CFI` lets C call a function only if the id of its type is that of C's
+//! pointer type. The ids are made from names, so that what is passed must be declared as in C: a
+//! function pointer as such, without an `Option` around it, and an enumeration by a `repr(C)` type
+//! of its name. `scripts/check-kcfi` compares the ids.
+//!
 //! C header: `drivers/md/dm-exception-store.h`.
 
 use crate::dm::ffi::{dm_dev, Sector};
@@ -58,7 +65,7 @@ pub(super) struct dm_exception_store_type {
     pub(super) read_metadata: Option<
         unsafe extern "C" fn(
             store: *mut dm_exception_store,
-            callback: Option<AddExceptionFn>,
+            callback: AddExceptionFn,
             callback_context: *mut c_void,
         ) -> c_int,
     >,
@@ -69,7 +76,7 @@ pub(super) struct dm_exception_store_type {
             store: *mut dm_exception_store,
             e: *mut dm_exception,
             valid: c_int,
-            callback: Option<CommitCallbackFn>,
+            callback: CommitCallbackFn,
             callback_context: *mut c_void,
         ),
     >,
@@ -86,7 +93,7 @@ pub(super) struct dm_exception_store_type {
     pub(super) status: Option<
         unsafe extern "C" fn(
             store: *mut dm_exception_store,
-            status: c_uint,
+            status: status_type_t,
             result: *mut c_char,
             maxlen: c_uint,
         ) -> c_uint,
@@ -102,10 +109,18 @@ pub(super) struct dm_exception_store_type {
     pub(super) list: bindings::list_head,
 }
 
+/// `status_type_t` of `linux/device-mapper.h`, an enumeration.
+///
+/// A structure, since a newer kernel may pass a value that an `enum` would not have. It is passed
+/// as the integer is.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct status_type_t(c_uint);
+
 /// `STATUSTYPE_TABLE` of `status_type_t`.
-pub(super) const STATUSTYPE_TABLE: c_uint = 1;
+pub(super) const STATUSTYPE_TABLE: status_type_t = status_type_t(1);
 /// `STATUSTYPE_IMA` of `status_type_t`.
-pub(super) const STATUSTYPE_IMA: c_uint = 2;
+pub(super) const STATUSTYPE_IMA: status_type_t = status_type_t(2);
 
 // Pointers to structures of the kernel, of which some are empty in this configuration.
 #[allow(improper_ctypes)]
@@ -128,6 +143,8 @@ mod abi {
     use core::mem::{offset_of, size_of};
 
     const _: () = {
+        assert!(size_of::<status_type_t>() == size_of::<c_uint>());
+
         assert!(size_of::<dm_exception>() == 32);
         assert!(offset_of!(dm_exception, old_chunk) == 16);
         assert!(offset_of!(dm_exception, new_chunk) == 24);

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What a kernel with CONFIG_CFI expects of the functions that C and Rust call each other by.
+ *
+ * Such a kernel lets an indirect call through only if the id of the called function's type is that
+ * of the caller's pointer type. C's ids come from this file, which is only compiled to LLVM's
+ * intermediate code: clang attaches to each function whose address is taken the id of its type.
+ * scripts/check-kcfi compares them with those that rustc gave. The names say which:
+ *
+ *   TYPE__FUNCTION   the Rust function that C calls
+ *   call__NAME       a function of C's that Rust calls
+ */
+#include <linux/device-mapper.h>
+#include <linux/dm-io.h>
+#include <linux/types.h>
+#include "methods.h"
+
+typedef sector_t chunk_t;
+struct dm_exception_store;
+struct dm_exception;
+
+#define TYPE(name, ret, params)			\
+	extern ret name params;			\
+	void *const name##_used = name
+
+#define METHOD(method, ret, params) TYPE(Adapter__##method, ret, params);
+
+DM_EXCEPTION_STORE_METHODS(METHOD)
+
+extern typeof(*(io_notify_fn)0) Slot__notify;
+void *const Slot__notify_used = Slot__notify;
+
+TYPE(call__add_exception, int, (void *, chunk_t, chunk_t));
+TYPE(call__commit_callback, void, (void *, int));
