@@ -2,9 +2,9 @@
 
 //! The devices of a table.
 
-use super::ffi;
+use super::{ffi, BlockDevice};
 use core::fmt;
-use core::ptr::addr_of;
+use core::ops::Deref;
 use kernel::{bindings, fs::File, sync::aref::ARef, types::Opaque};
 
 /// A device that a table opened.
@@ -32,42 +32,6 @@ impl Device {
         unsafe { &*ptr.cast() }
     }
 
-    pub(super) fn bdev(&self) -> *mut bindings::block_device {
-        // SAFETY: By the type's invariant, the `struct dm_dev` is valid.
-        unsafe { (*self.0.get()).bdev }
-    }
-
-    fn limits(&self) -> *const bindings::queue_limits {
-        // SAFETY: By the type's invariant the device is open, so it has a queue; only the address
-        // of the limits is taken.
-        unsafe { addr_of!((*(*self.bdev()).bd_queue).limits) }
-    }
-
-    /// The device's size in sectors. It may change while the device is open.
-    pub(crate) fn sectors(&self) -> u64 {
-        // SAFETY: By the type's invariant the device is open. The field may change meanwhile,
-        // hence the volatile read; no lock makes it hold still.
-        unsafe { addr_of!((*self.bdev()).bd_nr_sectors).read_volatile() }
-    }
-
-    /// The device's logical block in bytes: the unit below which it takes no I/O.
-    pub(crate) fn logical_block_size(&self) -> u32 {
-        // SAFETY: `limits` points into the queue of an open device; see `sectors` for the read.
-        unsafe { addr_of!((*self.limits()).logical_block_size).read_volatile() }
-    }
-
-    /// The device's physical block in bytes: the unit it writes without reading first.
-    pub(crate) fn physical_block_size(&self) -> u32 {
-        // SAFETY: `limits` points into the queue of an open device; see `sectors` for the read.
-        unsafe { addr_of!((*self.limits()).physical_block_size).read_volatile() }
-    }
-
-    /// Whether the device can write zeroes without being sent any.
-    pub(crate) fn writes_zeroes(&self) -> bool {
-        // SAFETY: `limits` points into the queue of an open device; see `sectors` for the read.
-        unsafe { addr_of!((*self.limits()).max_write_zeroes_sectors).read_volatile() != 0 }
-    }
-
     /// Takes a reference that keeps the device open after the table let go of it.
     pub(crate) fn hold(&self) -> HeldDevice {
         // SAFETY: By the type's invariant `bdev_file` is valid and open. Nobody reaches it through
@@ -76,18 +40,24 @@ impl Device {
         HeldDevice {
             // INVARIANT: `bdev` is what `bdev_file` opened: `dm_get_table_device()` sets both
             // from the same `bdev_file_open_by_dev()`.
-            bdev: self.bdev(),
+            bdev: self.as_ptr(),
             _file: file.into(),
         }
     }
 }
 
+impl Deref for Device {
+    type Target = BlockDevice;
+
+    fn deref(&self) -> &BlockDevice {
+        // SAFETY: By the type's invariant, `bdev` is valid, and open while `self` is borrowed.
+        unsafe { BlockDevice::from_raw((*self.0.get()).bdev) }
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // SAFETY: By the type's invariant the device is open; `bd_dev` never changes.
-        let dev = unsafe { (*self.bdev()).bd_dev };
-        // `MINORBITS` is 20.
-        write!(f, "{}:{}", dev >> 20, dev & ((1 << 20) - 1))
+        (**self).fmt(f)
     }
 }
 
@@ -105,8 +75,11 @@ pub(crate) struct HeldDevice {
 // any.
 unsafe impl Send for HeldDevice {}
 
-impl HeldDevice {
-    pub(super) fn bdev(&self) -> *mut bindings::block_device {
-        self.bdev
+impl Deref for HeldDevice {
+    type Target = BlockDevice;
+
+    fn deref(&self) -> &BlockDevice {
+        // SAFETY: By the type's invariant, `_file` holds the block device open while `self` lives.
+        unsafe { BlockDevice::from_raw(self.bdev) }
     }
 }

@@ -27,8 +27,8 @@ struct dm_exception;
 
 DM_EXCEPTION_STORE_METHODS(METHOD)
 
-extern typeof(*(io_notify_fn)0) Slot__notify;
-void *const Slot__notify_used = Slot__notify;
+extern typeof(*(io_notify_fn)0) Request__over;
+void *const Request__over_used = Request__over;
 
 TYPE(call__add_exception, int, (void *, chunk_t, chunk_t));
 TYPE(call__commit_callback, void, (void *, int));

@@ -6,12 +6,14 @@
 //!
 //! | here | stands for |
 //! | --- | --- |
+//! | [`BlockDevice`] | `struct block_device`: an open device |
 //! | [`Device`] | `struct dm_dev`: a device that a table opened |
 //! | [`io`] | dm-io: reads and writes of a device's metadata |
 //! | [`Workqueue`] | a single-threaded `struct workqueue_struct` |
 //! | [`exception_store`] | `struct dm_exception_store_type` and its registry |
 //! | [`message`] | device-mapper's log messages |
 
+mod block_device;
 mod device;
 pub(crate) mod exception_store;
 mod ffi;
@@ -19,6 +21,7 @@ pub(crate) mod io;
 pub(crate) mod message;
 mod workqueue;
 
+pub(crate) use block_device::BlockDevice;
 pub(crate) use device::{Device, HeldDevice};
 pub(crate) use workqueue::Workqueue;
 

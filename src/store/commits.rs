@@ -34,8 +34,8 @@ impl<D: Completion> Commits<D> {
         })
     }
 
-    /// Adds an exception that was copied, unless `copied` is false. `pending` is the number of those
-    /// that are still to come.
+    /// Adds an exception that was copied, unless `copied` is false. `pending` is the number of
+    /// those that are still to come.
     ///
     /// Returns the outcome if there is one: for this exception, and for all that waited for it.
     pub(super) fn commit(

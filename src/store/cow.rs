@@ -3,21 +3,16 @@
 //! The COW device of a live snapshot.
 
 use super::{
-    header::Header,
-    info,
+    header::HeaderWriter,
     metadata::{self, Disk},
-    wiper::Wiper,
 };
 use crate::dm::{
-    io::{IoBuffer, IoClient, ReadAhead},
-    Device, Workqueue,
+    io::{IoBuffer, IoClient, ReadAhead, Wiper},
+    Device,
 };
 use crate::format::{self, Extent, List, NoMemory};
 use core::ops::Range;
-use kernel::{
-    prelude::*,
-    sync::{Arc, Mutex},
-};
+use kernel::prelude::*;
 
 /// Memory that [`ReadAhead`] may take while a snapshot is activated, in bytes.
 const READ_AHEAD_BYTES: usize = 1 << 20;
@@ -26,9 +21,8 @@ const READ_AHEAD_BYTES: usize = 1 << 20;
 pub(super) struct Cow<'a> {
     pub(super) device: &'a Device,
     pub(super) io: &'a IoClient,
-    pub(super) queue: &'a Workqueue,
-    pub(super) wiper: &'a Arc<Wiper>,
-    pub(super) header: &'a Mutex<Option<Header>>,
+    pub(super) wiper: &'a Wiper,
+    pub(super) header: &'a HeaderWriter,
 }
 
 impl Disk for Cow<'_> {
@@ -62,25 +56,15 @@ impl Disk for Cow<'_> {
     }
 
     fn write_header(&self, header: format::Header) -> Result {
-        let mut guard = self.header.lock();
-        let block = (*guard).as_mut().ok_or(EINVAL)?;
-        let bytes = block.fill(header, info(self.device).unit());
-        let block = block.block();
-        let mut result = Err(EIO);
-        self.queue.run(|| {
-            result = self
-                .io
-                .flush_and_write(self.device, 0, block, bytes.clone());
-        });
-        result
+        self.header.write(self.device, header)
     }
 
     fn zero_ahead(&self, extent: Extent) {
-        self.wiper.start(self.queue, self.device, extent);
+        self.wiper.start(self.device, extent);
     }
 
     fn zero(&self, extent: Extent) -> Result {
-        self.wiper.finish(self.device, extent)
+        self.wiper.zero(self.device, extent)
     }
 }
 

@@ -9,7 +9,6 @@ mod header;
 #[allow(unreachable_pub)]
 mod metadata;
 mod persistent;
-mod wiper;
 
 pub(crate) use persistent::Persistent;
 

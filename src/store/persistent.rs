@@ -5,23 +5,22 @@
 use super::{
     commits::Commits,
     cow::{Chunks, Committer, Cow},
-    header::Header,
+    header::HeaderWriter,
     info,
     metadata::{self, Allocator, Disk, Loaded},
     report,
-    wiper::Wiper,
 };
 use crate::dm::{
     exception_store::{
         Completion, Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
     },
-    io::IoClient,
+    io::{IoClient, Wiper},
     message::{dm_err, dm_warn},
-    Device, Workqueue,
+    Device,
 };
 use crate::format::{self, Exception};
 use kernel::{
-    c_str, fmt, new_mutex, new_spinlock,
+    fmt, new_mutex, new_spinlock,
     prelude::*,
     str::CStr,
     sync::{Arc, Mutex, SpinLock},
@@ -32,20 +31,17 @@ use kernel::{
 ///
 /// # Locks
 ///
-/// Each is taken alone, but for `header`, which is held while `queue` runs the header's write.
-/// `allocator` is taken in the map path, under spinlocks of dm-snapshot's. `commits` is held while
-/// records are read or written, and never while somebody is called back.
+/// `allocator` is taken in the map path, under spinlocks of dm-snapshot's, and with none of the
+/// others. `commits` is held while records are read or written, and never while a completion runs.
+/// `wiper` and `header` have a lock each, which they hold during their I/O; that of `wiper` is taken
+/// under `commits`.
 #[pin_data]
 pub(crate) struct Persistent<D: Completion> {
-    // Dropped first, which waits for what is queued.
-    #[pin]
-    queue: Workqueue,
-    wiper: Arc<Wiper>,
     io: Arc<IoClient>,
-    /// Apart from the records' memory, since a snapshot is invalidated while records are written.
-    /// `None` until the store is loaded, as all below.
+    header: HeaderWriter,
     #[pin]
-    header: Mutex<Option<Header>>,
+    wiper: Wiper,
+    /// `None` until the store is loaded, as `commits` is.
     #[pin]
     allocator: SpinLock<Option<Allocator>>,
     #[pin]
@@ -57,7 +53,6 @@ impl<D: Completion> Persistent<D> {
         Cow {
             device,
             io: &self.io,
-            queue: &self.queue,
             wiper: &self.wiper,
             header: &self.header,
         }
@@ -146,13 +141,11 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
             }
         };
         let io = Arc::new(IoClient::new()?, GFP_KERNEL)?;
-        let wiper = Wiper::new(io.clone())?;
         let store = KBox::try_pin_init(
             try_pin_init!(Self {
-                queue <- Workqueue::new(c_str!("ksnaphd")),
-                wiper,
+                header: HeaderWriter::new(io.clone())?,
+                wiper <- Wiper::new(io.clone()),
                 io,
-                header <- new_mutex!(None, "Persistent::header"),
                 allocator <- new_spinlock!(None, "Persistent::allocator"),
                 commits <- new_mutex!(None, "Persistent::commits"),
             }? Error),
@@ -171,7 +164,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         add: &mut dyn FnMut(Exception) -> Result,
     ) -> Result<Metadata> {
         let (cow, origin) = (info(devices.cow), info(devices.origin));
-        *self.header.lock() = Some(Header::new(cow)?);
+        self.header.prepare(cow)?;
         let loaded =
             metadata::load::<_, Chunks>(&self.cow(devices.cow), cow, origin, chunk_sectors, add)
                 .map_err(|e| report(devices.cow, e))?;
@@ -222,7 +215,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
             // Never loaded: there is nothing of ours on the device.
             None => return,
         };
-        if let Err(e) = self.cow(devices.cow).write_header(header) {
+        if let Err(e) = self.header.write(devices.cow, header) {
             dm_warn!(
                 "{}: cannot mark the snapshot invalid, the header cannot be written: {:?}",
                 devices.cow,

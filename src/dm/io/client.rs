@@ -3,7 +3,8 @@
 //! The client that I/O is made through.
 
 use super::IoBuffer;
-use crate::dm::{ffi, Device, HeldDevice};
+use crate::dm::{ffi, BlockDevice};
+use crate::format::Extent;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 use kernel::{
@@ -64,7 +65,7 @@ impl IoClient {
     /// device's logical block. Sleeps.
     pub(crate) fn read(
         &self,
-        device: &Device,
+        device: &BlockDevice,
         sector: u64,
         buffer: &mut IoBuffer,
         bytes: Range<usize>,
@@ -77,7 +78,7 @@ impl IoClient {
     /// from `sector` on; they are on stable storage when it returns (`REQ_FUA`). Sleeps.
     pub(crate) fn write(
         &self,
-        device: &Device,
+        device: &BlockDevice,
         sector: u64,
         buffer: &IoBuffer,
         bytes: Range<usize>,
@@ -90,7 +91,7 @@ impl IoClient {
     /// this is written (`REQ_PREFLUSH`). Sleeps.
     pub(crate) fn flush_and_write(
         &self,
-        device: &Device,
+        device: &BlockDevice,
         sector: u64,
         buffer: &IoBuffer,
         bytes: Range<usize>,
@@ -100,16 +101,16 @@ impl IoClient {
         unsafe { self.transfer(device, opf, sector, buffer, bytes, WAIT) }
     }
 
-    /// Starts to read all of `buffer` from `sector` on, and calls `notify` when that is over, unless
-    /// it fails.
+    /// Starts to read all of `buffer` from `sector` on.
     ///
     /// # Safety
     ///
-    /// Until `notify` is called, `device` must be borrowed, `buffer` must stay valid, and nobody may
-    /// look at it. `notify` must have a function, which may be called in any context.
+    /// If it succeeds, `device` must stay open, `buffer` must stay valid, and nobody may look at
+    /// it, until the request is over, which `notify` is told of: it must have a function, which may
+    /// be called in any context.
     pub(super) unsafe fn start_read(
         &self,
-        device: &Device,
+        device: &BlockDevice,
         sector: u64,
         buffer: &IoBuffer,
         notify: ffi::dm_io_notify,
@@ -121,11 +122,11 @@ impl IoClient {
     /// # Safety
     ///
     /// Until the request is over, which is when the call returns or, with a function in `notify`,
-    /// when that is called, `device` must be borrowed, `buffer` must stay valid, and for a read
+    /// when that is called, `device` must stay open, `buffer` must stay valid, and for a read
     /// nobody else may look at it.
     unsafe fn transfer(
         &self,
-        device: &Device,
+        device: &BlockDevice,
         opf: bindings::blk_opf_t,
         sector: u64,
         buffer: &IoBuffer,
@@ -138,44 +139,50 @@ impl IoClient {
             ptr: buffer.at(&bytes),
         };
         let region = ffi::dm_io_region {
-            bdev: device.bdev(),
+            bdev: device.as_ptr(),
             sector,
             count: (bytes.len() >> SECTOR_SHIFT) as u64,
         };
-        // SAFETY: The caller vouches for the buffer, whose bounds were checked by slicing it;
-        // `bdev` comes from a device that is open.
+        // SAFETY: The caller vouches for the device and the buffer, whose bounds were checked by
+        // slicing it.
         unsafe { self.submit(opf, mem, region, notify) }
     }
 
-    /// Makes `sectors` from `sector` on read as zeroes: by `WRITE_ZEROES` where the device offers
-    /// it, else by writing zeroes. They may remain in a volatile cache. Sleeps.
-    pub(crate) fn zero(
+    /// Makes `extent` read as zeroes: by `WRITE_ZEROES` if `offload`, else by writing zeroes. They
+    /// may remain in a volatile cache. Sleeps.
+    pub(super) fn zero(&self, device: &BlockDevice, extent: Extent, offload: bool) -> Result {
+        // SAFETY: The borrows outlast the call, which is synchronous.
+        unsafe { self.start_zero(device, extent, offload, WAIT) }
+    }
+
+    /// Starts to do so.
+    ///
+    /// # Safety
+    ///
+    /// If it succeeds, `device` must stay open and `self` must live until the request is over,
+    /// which is when the call returns or, with a function in `notify`, when that is called, in any
+    /// context.
+    pub(super) unsafe fn start_zero(
         &self,
-        device: &HeldDevice,
-        sector: u64,
-        sectors: u64,
+        device: &BlockDevice,
+        extent: Extent,
         offload: bool,
+        notify: ffi::dm_io_notify,
     ) -> Result {
-        let region = || ffi::dm_io_region {
-            bdev: device.bdev(),
-            sector,
-            count: sectors,
+        let region = ffi::dm_io_region {
+            bdev: device.as_ptr(),
+            sector: extent.sector,
+            count: extent.sectors,
         };
-        let mem = || ffi::dm_io_memory {
+        let mem = ffi::dm_io_memory {
             type_: ffi::DM_IO_PAGE_LIST,
             offset: 0,
             ptr: self.zeroes.as_ptr().cast(),
         };
-        // A device may claim to write zeroes and still fail to: ordinary writes decide.
-        if offload {
-            // SAFETY: `device` holds its block device open, and no memory is read.
-            if unsafe { self.submit(WRITE_ZEROES, mem(), region(), WAIT) }.is_ok() {
-                return Ok(());
-            }
-        }
-        // SAFETY: `device` holds its block device open. The page list has no end, so it is long
-        // enough for any region, and it lives as long as `self`.
-        unsafe { self.submit(WRITE, mem(), region(), WAIT) }
+        let opf = if offload { WRITE_ZEROES } else { WRITE };
+        // SAFETY: The caller vouches for the device and for `self`, in which the page list lives.
+        // It has no end, so it is long enough for any region.
+        unsafe { self.submit(opf, mem, region, notify) }
     }
 
     /// Submits a request, and waits for it if `notify` has no function.
@@ -217,7 +224,7 @@ impl IoClient {
 impl Drop for IoClient {
     fn drop(&mut self) {
         // SAFETY: By the type's invariant the client is live, and nobody uses it any more: every
-        // call borrows `self` until its I/O is done.
+        // call borrows `self` until its I/O is done, or has its caller see to it.
         unsafe { ffi::dm_io_client_destroy(self.client.as_ptr()) }
     }
 }

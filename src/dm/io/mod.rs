@@ -5,13 +5,17 @@
 //! An [`IoClient`] owns the pools that I/O is made from, so that writing metadata cannot wait for
 //! memory that only written metadata would free. Data goes through an [`IoBuffer`], memory that
 //! dm-io can address. [`ReadAhead`] keeps many reads in flight and hands their data out in order.
+//! A [`Wiper`] zeroes, in the background if it is told early.
 //!
 //! C header: `include/linux/dm-io.h`.
 
 mod buffer;
 mod client;
 mod read_ahead;
+mod request;
+mod wiper;
 
 pub(crate) use buffer::IoBuffer;
 pub(crate) use client::IoClient;
 pub(crate) use read_ahead::ReadAhead;
+pub(crate) use wiper::Wiper;

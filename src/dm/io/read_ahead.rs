@@ -2,15 +2,9 @@
 
 //! Reading many places of a device in order, with a deep queue.
 
-use super::{IoBuffer, IoClient};
-use crate::dm::{ffi, Device};
-use core::ptr;
-use kernel::{
-    bindings,
-    ffi::{c_ulong, c_void},
-    prelude::*,
-    types::Opaque,
-};
+use super::{request::Request, IoBuffer, IoClient};
+use crate::dm::BlockDevice;
+use kernel::prelude::*;
 
 /// Reads places of equal size, given one after another, and hands out their data in that order.
 ///
@@ -21,7 +15,7 @@ use kernel::{
 /// Sleeps; dropping it waits for the reads that are in flight.
 pub(crate) struct ReadAhead<'a> {
     client: &'a IoClient,
-    device: &'a Device,
+    device: &'a BlockDevice,
     /// Bytes of a place.
     bytes: usize,
     /// A ring of reads. A slot is made when it is first needed.
@@ -37,7 +31,7 @@ impl<'a> ReadAhead<'a> {
     /// `device`, at most `depth` (at least 1) at a time.
     pub(crate) fn new(
         client: &'a IoClient,
-        device: &'a Device,
+        device: &'a BlockDevice,
         bytes: usize,
         depth: usize,
     ) -> Result<Self> {
@@ -93,9 +87,9 @@ impl<'a> ReadAhead<'a> {
             Some(slot) => slot,
             None => slot.insert(Slot::new(bytes)?),
         };
-        // SAFETY: `in_flight` counts it, so that `wait` comes to it before the slot is used again or
-        // `self`, which borrows the device and the client, goes away.
-        unsafe { slot.as_ref().start(client, device, sector)? };
+        // SAFETY: `in_flight` counts it, so that `wait` comes to it before the slot is used again
+        // or `self`, which borrows the device and the client, goes away.
+        unsafe { slot.start(client, device, sector)? };
         self.in_flight += 1;
         Ok(())
     }
@@ -103,7 +97,7 @@ impl<'a> ReadAhead<'a> {
     /// Waits for the oldest read in flight and returns its data.
     fn wait(&mut self) -> Result<&[u8]> {
         let oldest = self.oldest;
-        self.in_flight = self.in_flight.saturating_sub(1);
+        self.in_flight = self.in_flight.checked_sub(1).ok_or(EINVAL)?;
         self.oldest = if oldest + 1 < self.slots.len() {
             oldest + 1
         } else {
@@ -111,7 +105,8 @@ impl<'a> ReadAhead<'a> {
         };
         let slot = self.slots.get(oldest).and_then(Option::as_ref);
         let slot = slot.ok_or(EINVAL)?;
-        slot.wait()?;
+        // SAFETY: `in_flight` counted its read, and does no more.
+        unsafe { slot.wait()? };
         Ok(&slot.buffer)
     }
 }
@@ -129,17 +124,12 @@ impl Drop for ReadAhead<'_> {
 ///
 /// # Invariants
 ///
-/// Between [`Slot::start`] and [`Slot::wait`] dm-io writes `buffer` and `error`, and nobody reads
-/// them.
+/// Between [`Slot::start`] and [`Slot::wait`] dm-io writes `buffer`, and nobody reads it.
 #[pin_data]
 struct Slot {
     buffer: IoBuffer,
-    /// The bits of the regions that failed.
     #[pin]
-    error: Opaque<c_ulong>,
-    /// Counts the reads that are over and were not waited for yet: none or one.
-    #[pin]
-    over: Opaque<bindings::completion>,
+    request: Request,
 }
 
 impl Slot {
@@ -148,9 +138,7 @@ impl Slot {
         KBox::pin_init(
             pin_init!(Self {
                 buffer,
-                error: Opaque::new(0),
-                // SAFETY: `slot` is valid for writes.
-                over <- Opaque::ffi_init(|slot| unsafe { bindings::init_completion(slot) }),
+                request <- Request::new(),
             }),
             GFP_KERNEL,
         )
@@ -160,45 +148,20 @@ impl Slot {
     ///
     /// # Safety
     ///
-    /// If it succeeds, [`Slot::wait`] must be called before the next call, before `buffer` is looked
-    /// at, and before the slot is dropped or the borrow of `client` and `device` ends.
-    unsafe fn start(self: Pin<&Self>, client: &IoClient, device: &Device, sector: u64) -> Result {
-        let notify = ffi::dm_io_notify {
-            fn_: Some(Self::notify),
-            context: ptr::from_ref(self.get_ref()).cast_mut().cast(),
-        };
+    /// If it succeeds, [`Slot::wait`] must be called before the next call, before `buffer` is
+    /// looked at, and before the slot is dropped or the borrow of `client` and `device` ends.
+    unsafe fn start(&self, client: &IoClient, device: &BlockDevice, sector: u64) -> Result {
         // SAFETY: The caller waits for the read before any of what it uses goes away.
-        unsafe { client.start_read(device, sector, &self.buffer, notify) }
+        unsafe { client.start_read(device, sector, &self.buffer, self.request.notify()) }
     }
 
-    /// Called by dm-io when the read is over, in any context.
+    /// Waits for the read that was started.
     ///
     /// # Safety
     ///
-    /// `context` must be the slot that passed itself to dm-io in [`Slot::start`], which lives
-    /// until it saw the read complete.
-    unsafe extern "C" fn notify(error: c_ulong, unsup: c_ulong, context: *mut c_void) {
-        let slot = context.cast::<Self>();
-        // SAFETY: The slot is live until `complete` below, and by its invariant nobody else looks
-        // at `error` now. `complete` does not touch the slot after it let the waiter go.
-        unsafe {
-            *Opaque::cast_into(&raw const (*slot).error) = error | unsup;
-            bindings::complete(Opaque::cast_into(&raw const (*slot).over));
-        }
-    }
-
-    /// Waits for the read that [`Slot::start`] started.
-    fn wait(&self) -> Result {
-        // SAFETY: The completion was initialised by `new`. When the wait is over so is the read,
-        // and `error` is ours.
-        let error = unsafe {
-            bindings::wait_for_completion_io(self.over.get());
-            *self.error.get()
-        };
-        if error == 0 {
-            Ok(())
-        } else {
-            Err(EIO)
-        }
+    /// A read must have been started that nobody waited for.
+    unsafe fn wait(&self) -> Result {
+        // SAFETY: The caller vouches for it, and has the slot to itself.
+        unsafe { self.request.wait() }
     }
 }

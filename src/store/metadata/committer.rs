@@ -37,14 +37,15 @@ impl<B: DerefMut<Target = [u8]>> Committer<B> {
         &mut self.list
     }
 
-    /// Adds an exception that was copied, unless `copied` is false. `pending` is the number of those
-    /// that are still to come, which come in the order in which they were begun.
+    /// Adds an exception that was copied, unless `copied` is false. `pending` is the number of
+    /// those that are still to come, which come in the order in which they were begun.
     ///
     /// Returns the outcome for this exception and all that wait with it: true if their records are
     /// on stable storage, false if they never will be. `None` if they go on waiting, which
     /// happens only if `may_wait`.
     ///
-    /// Once anything went wrong, every outcome is false. What went wrong is given to `report`, once.
+    /// Once anything went wrong, every outcome is false. What went wrong is given to `report`,
+    /// once.
     pub fn commit<D: Disk<Buffer = B>>(
         &mut self,
         disk: &D,

@@ -57,6 +57,9 @@ pub trait Disk {
     fn write_header(&self, header: Header) -> Result<(), Self::Error>;
 
     /// A hint that [`Self::zero`] will be asked for `extent`: may begin with it in the background.
+    ///
+    /// Called before the outcome of the commits is known to anybody, so that I/O is submitted
+    /// before what waits for them goes on.
     fn zero_ahead(&self, extent: Extent);
 
     /// Makes `extent` read as zeroes. When it returns this is done, perhaps in a volatile cache.

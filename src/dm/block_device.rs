@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Open block devices.
+
+use core::fmt;
+use core::ptr::addr_of;
+use kernel::{bindings, types::Opaque};
+
+/// A block device that is open while it is borrowed.
+///
+/// Wraps `struct block_device`. Printed, it is the device's `major:minor`.
+///
+/// # Invariants
+///
+/// The block device is open, so that it has a queue.
+#[repr(transparent)]
+pub(crate) struct BlockDevice(Opaque<bindings::block_device>);
+
+// SAFETY: What is read below may be read by any thread.
+unsafe impl Sync for BlockDevice {}
+
+impl BlockDevice {
+    /// # Safety
+    ///
+    /// `ptr` must be a block device that stays open for `'a`.
+    pub(super) unsafe fn from_raw<'a>(ptr: *mut bindings::block_device) -> &'a Self {
+        // SAFETY: `BlockDevice` is `repr(transparent)`, and the caller vouches for the pointee.
+        // INVARIANT: The caller vouches for it.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut bindings::block_device {
+        self.0.get()
+    }
+
+    fn limits(&self) -> *const bindings::queue_limits {
+        // SAFETY: By the type's invariant there is a queue; only the address of its limits is
+        // taken.
+        unsafe { addr_of!((*(*self.as_ptr()).bd_queue).limits) }
+    }
+
+    /// The device's size in sectors. It may change while the device is open.
+    pub(crate) fn sectors(&self) -> u64 {
+        // SAFETY: By the type's invariant the device is open. The field may change meanwhile,
+        // hence the volatile read; no lock makes it hold still.
+        unsafe { addr_of!((*self.as_ptr()).bd_nr_sectors).read_volatile() }
+    }
+
+    /// The device's logical block in bytes: the unit below which it takes no I/O.
+    pub(crate) fn logical_block_size(&self) -> u32 {
+        // SAFETY: `limits` points into the queue of an open device; see `sectors` for the read.
+        unsafe { addr_of!((*self.limits()).logical_block_size).read_volatile() }
+    }
+
+    /// The device's physical block in bytes: the unit it writes without reading first.
+    pub(crate) fn physical_block_size(&self) -> u32 {
+        // SAFETY: `limits` points into the queue of an open device; see `sectors` for the read.
+        unsafe { addr_of!((*self.limits()).physical_block_size).read_volatile() }
+    }
+
+    /// Whether the device says that it can write zeroes without being sent any.
+    pub(crate) fn writes_zeroes(&self) -> bool {
+        // SAFETY: `limits` points into the queue of an open device; see `sectors` for the read.
+        unsafe { addr_of!((*self.limits()).max_write_zeroes_sectors).read_volatile() != 0 }
+    }
+}
+
+impl fmt::Display for BlockDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // SAFETY: By the type's invariant the device is open; `bd_dev` never changes.
+        let dev = unsafe { (*self.as_ptr()).bd_dev };
+        // `MINORBITS` is 20.
+        write!(f, "{}:{}", dev >> 20, dev & ((1 << 20) - 1))
+    }
+}
