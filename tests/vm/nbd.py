@@ -40,19 +40,20 @@ REQUEST, REPLY = struct.Struct(">II8sQI"), struct.Struct(">II8s")
 REQUEST_MAGIC, REPLY_MAGIC = 0x25609513, 0x67446698
 KINDS = {0: "read", 1: "write", 3: "flush", 4: "trim", 6: "zeroes"}
 DISCONNECTED = 2
-FUA = 1 << 16
+FUA, NO_HOLE = 1 << 16, 1 << 17
 EIO = 5
 START_SECONDS = 60
 
 
 class Op:
-    """A request. `arrived` and `replied` are places in the order of the log; `replied` is None until it is."""
+    """A request. `arrived` and `replied` are places in the order of the log; `replied` is None until it is. `no_hole`:
+    what it zeroes is to stay allocated."""
 
-    __slots__ = ("disk", "kind", "offset", "length", "data", "fua", "failed", "arrived", "replied", "handle")
+    __slots__ = ("disk", "kind", "offset", "length", "data", "fua", "no_hole", "failed", "arrived", "replied", "handle")
 
-    def __init__(self, disk, kind, offset, length, data, fua, handle):
+    def __init__(self, disk, kind, offset, length, data, flags, handle):
         self.disk, self.kind, self.offset, self.length = disk, kind, offset, length
-        self.data, self.fua, self.handle = data, fua, handle
+        self.data, self.fua, self.no_hole, self.handle = data, bool(flags & FUA), bool(flags & NO_HOLE), handle
         self.failed, self.arrived, self.replied = False, None, None
 
     def __repr__(self):
@@ -183,9 +184,9 @@ class Disk:
         assert magic == REQUEST_MAGIC
         if kind & 0xffff == DISCONNECTED:
             return None
-        kind, fua = KINDS[kind & 0xffff], bool(kind & FUA)
+        kind, flags = KINDS[kind & 0xffff], kind & ~0xffff
         data = self._receive(length) if kind == "write" else None
-        op = Op(self, kind, offset, length, data, fua, handle)
+        op = Op(self, kind, offset, length, data, flags, handle)
         with self.log.lock:
             op.arrived = self.log.tick()
             self.counts[kind] += 1

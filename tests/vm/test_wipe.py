@@ -17,7 +17,7 @@ PER_AREA = BYTES // 16
 HALF = PER_AREA // 2
 CHUNKS = 2 * PER_AREA
 GARBAGE = 0xa5
-PROMPT, SOON = 10, 1  # seconds
+PROMPT, SOON = 60, 1  # seconds; the emulator may be slow
 
 
 class Holding(nbd.Disk):
@@ -94,6 +94,14 @@ def half_full(origin, devices, disk_list):
 def fill(volume, first, count):
     for chunk in range(first, first + count):
         disks.write(volume.path, chunk * BYTES, b"\x11" * 512)
+
+
+def test_what_is_zeroed_stays_allocated(half_full):
+    """On a thin COW device a later record must not run out of space."""
+    _, _, disk = half_full
+    (op,) = disk.held
+    assert (op.offset, op.length) == ((1 + PER_AREA + 1) * BYTES, BYTES)
+    assert op.no_hole
 
 
 def test_a_snapshot_is_removed_while_its_cow_device_is_suspended(half_full):

@@ -22,7 +22,9 @@ const SECTOR_SHIFT: u32 = 9;
 const REQ_META: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_META;
 const READ: bindings::blk_opf_t = bindings::req_op_REQ_OP_READ | REQ_META;
 const WRITE: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE | REQ_META;
-const WRITE_ZEROES: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE_ZEROES | REQ_META;
+/// Without giving back the space: what is written there later must not run out of it.
+const WRITE_ZEROES: bindings::blk_opf_t =
+    bindings::req_op_REQ_OP_WRITE_ZEROES | 1 << bindings::req_flag_bits___REQ_NOUNMAP | REQ_META;
 const FUA: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_FUA;
 const PREFLUSH: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 
