@@ -115,7 +115,7 @@ def main():
             for store in case.stores if turn % 2 == 0 else reversed(case.stores):
                 # scripts/bench ends a guest in which this takes longer than its limit
                 whole_file(NOW, json.dumps({"number": number, "of": len(wanted), "case": f"{case}: {store}",
-                                            "limit": case.limit(store)}))
+                                            "turn": turn, "limit": case.limit(store)}))
                 try:
                     found = one(machine, case, store)
                 except (OSError, RuntimeError, ValueError, subprocess.CalledProcessError) as error:
