@@ -30,7 +30,8 @@ def backend(options):
 class Run:
     """One guest: its directory, its process, and the threads that listen to it."""
 
-    SILENCE = 90  # seconds in which no kernel that boots says nothing
+    # seconds, and of CPU, in which no kernel that boots says nothing; on a busy machine it has to wait for the CPU
+    SILENCE, SILENT_CPU, LONG_SILENCE = 90, 20, 300
 
     def __init__(self, options):
         self.options = options
@@ -40,7 +41,7 @@ class Run:
         self.console = self.directory / "console.log"
         self.complaints = []  # lines of the console, by number
         self.booted = False
-        self.heard = 0.0  # when the console last said something
+        self.heard, self.heard_cpu = 0.0, 0.0  # when the console last said something, and the CPU time used until then
         self.process = None
         self.status = None
 
@@ -89,7 +90,7 @@ class Run:
         with open(self.console, "wb", buffering=0) as log:
             for number, line in enumerate(source):
                 log.write(line)
-                self.heard = time.monotonic()
+                self.heard, self.heard_cpu = time.monotonic(), self.cpu_seconds()
                 self.booted = self.booted or bool(BOOTED.search(line.decode(errors="replace")))
                 if COMPLAINT.search(line.decode(errors="replace")):
                     self.complaints.append(number)
@@ -138,6 +139,7 @@ class Run:
     def wait(self, last):
         """Until the guest ends by itself (None), or why it has to."""
         began = self.heard = time.monotonic()
+        self.heard_cpu = 0.0
         while True:
             try:
                 self.process.wait(0.5)
@@ -147,8 +149,20 @@ class Run:
             now = time.monotonic()
             if now - began > self.options.timeout:
                 return "timeout"
-            if not last and not self.booted and (self.complaints or now - self.heard > self.SILENCE):
+            if not last and not self.booted and (self.complaints or self.silent(now)):
                 return "boot"
+
+    def cpu_seconds(self):
+        """What the backend's process used so far."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except (AttributeError, OSError):
+            return 0.0  # not yet, or no more
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def silent(self, now):
+        seconds, cpu = now - self.heard, self.cpu_seconds() - self.heard_cpu
+        return seconds > self.SILENCE and cpu > self.SILENT_CPU or seconds > self.LONG_SILENCE
 
     def run(self):
         self.prepare()
