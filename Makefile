@@ -29,10 +29,10 @@ install: ## install the module built for KDIR=, and what loads it with dm-snapsh
 uninstall: ## remove exactly what install put there
 	@scripts/install-module uninstall '$(KDIR)'
 
-check: ## every check and test, on stock kernels in virtual machines, or FLAVOUR=uml, debug (KASAN, lockdep, …)
+check: ## every check and test, on stock kernels in virtual machines, or FLAVOUR=uml, debug (KASAN, lockdep, …); CORE=c, rust
 	@scripts/check
 
-crash: ## crash the machine at POINTS=10600 points of recorded workloads, and look at what is left (SEED=)
+crash: ## crash the machine at POINTS=10600 points of recorded workloads, and look at what is left (CORE=, SEED=)
 	@scripts/crash
 
 demo: ## a snapshot of a file system that survives a reboot, shown in a virtual machine
@@ -50,14 +50,14 @@ install-tools: tools ## install the tools below PREFIX=/usr/local (DESTDIR=): li
 fuzz: ## fuzz every parser of outside input, TIME=60 seconds each
 	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/fuzz' tests/fuzz/run $(TIME)
 
-soak: ## random lives of LVM's snapshots against a model, TIME=30m, FLAVOUR=, SEED= repeats a run
+soak: ## random lives of LVM's snapshots against a model, TIME=30m, FLAVOUR=, CORE=, SEED= repeats a run
 	@scripts/soak
 
 bench-tools: ## the speed of the tools on 10 million exceptions
 	@mkdir -p build
 	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/tools' tests/bench/tools '$(CURDIR)/build'
 
-bench: ## the performance of this store and the kernel's own, side by side
+bench: ## the performance of the kernel's snapshots and ours, side by side (QUICK=1)
 	@scripts/bench
 
 clean: ## remove what was built here
