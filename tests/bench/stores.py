@@ -36,11 +36,14 @@ def snapshot(store, origin, cows, chunk_kib):
     module.choose(store)
     with ExitStack() as stack:
         top = stack.enter_context(Device("origin", origin.sectors, "snapshot-origin", origin.path))
+        # the origin asks for the chunk sizes when it is resumed: C's would copy the first chunk of a larger write only
+        top.suspend()
         snapshots = []
         for n, cow in enumerate(cows):
             zero(cow.path, 4096)
             snapshots.append(stack.enter_context(Device(
                 f"snapshot{n}", origin.sectors, "snapshot", f"{origin.path} {cow.path} P {chunk_kib * 2}")))
+        top.resume()
         verify(store)
         yield Snapshot(top, snapshots, chunk_kib)
 
