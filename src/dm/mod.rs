@@ -12,6 +12,7 @@
 //! | [`Workqueue`] | a single-threaded `struct workqueue_struct` |
 //! | [`exception_store`] | `struct dm_exception_store_type` and its registry |
 //! | [`message`] | device-mapper's log messages |
+//! | [`fatal_signal_pending`] | the C function of this name |
 
 mod block_device;
 mod device;
@@ -19,10 +20,12 @@ pub(crate) mod exception_store;
 mod ffi;
 pub(crate) mod io;
 pub(crate) mod message;
+mod signal;
 mod workqueue;
 
 pub(crate) use block_device::BlockDevice;
 pub(crate) use device::{Device, HeldDevice};
+pub(crate) use signal::fatal_signal_pending;
 pub(crate) use workqueue::Workqueue;
 
 /// `EUCLEAN`, "structure needs cleaning": what is on the disk, or in a list, makes no sense.

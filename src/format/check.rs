@@ -2,7 +2,7 @@
 
 //! Checks the records of a COW device against its geometry and against each other.
 
-use super::{Exception, Fault, Geometry, List};
+use super::{Exception, Fault, Geometry, Pairs, Platform};
 
 /// Checks record number `record` alone: are both its chunks on their devices, and is the new
 /// one no metadata?
@@ -31,30 +31,30 @@ pub fn check_alone(geometry: &Geometry, record: u64, e: Exception) -> Result<(),
 /// whose new chunk is higher than all before it is no duplicate: it costs a comparison and no
 /// memory. Chunks skipped on the way up are remembered as a gap; a record that comes late must
 /// have its chunk in a gap, which [`RecordCheck::finish`] verifies by sorting the late ones.
-/// Memory is 16 bytes for a gap and for a late record, so at most 16 bytes a record and nearly
-/// none on a COW device without damage; time is O(n log n) in the number of late records. Nothing
-/// depends on the device's size.
-pub struct RecordCheck<L> {
+/// Memory is that of [`Pairs`], 16 bytes for a gap and for a late record, so at most 16 bytes a
+/// record and nearly none on a COW device without damage. Time grows with the number of records
+/// alone, whatever their order. Nothing depends on the device's size.
+pub struct RecordCheck<P: Platform> {
     geometry: Geometry,
     /// One more than the highest new chunk so far, area chunks skipped.
     next_new: u64,
     /// The first area chunk above `next_new`.
     next_area: u64,
     /// Chunks `first..end` that no record had used when the list passed them, ascending.
-    gaps: L,
+    gaps: Pairs<P>,
     /// `(new chunk, record number)` of records below `next_new` when they came.
-    late: L,
+    late: Pairs<P>,
 }
 
-impl<L: List<(u64, u64)>> RecordCheck<L> {
+impl<P: Platform> RecordCheck<P> {
     /// Starts with an empty list of records.
     pub fn new(geometry: Geometry) -> Self {
         Self {
             geometry,
             next_new: Geometry::FIRST_DATA_CHUNK,
             next_area: geometry.area_chunk_above(Geometry::FIRST_DATA_CHUNK),
-            gaps: L::EMPTY,
-            late: L::EMPTY,
+            gaps: Pairs::new(),
+            late: Pairs::new(),
         }
     }
 
@@ -68,11 +68,11 @@ impl<L: List<(u64, u64)>> RecordCheck<L> {
         if !next {
             check_alone(&self.geometry, record, e)?;
             if e.new < self.next_new {
-                self.late.try_push((e.new, record))?;
+                self.late.try_push(e.new, record)?;
                 return Ok(());
             }
             if e.new > self.next_new {
-                self.gaps.try_push((self.next_new, e.new))?;
+                self.gaps.try_push(self.next_new, e.new)?;
             }
             self.next_area = self.geometry.area_chunk_above(e.new);
         }
@@ -89,53 +89,22 @@ impl<L: List<(u64, u64)>> RecordCheck<L> {
         self.next_new
     }
 
-    /// Completes the check: no new chunk is used twice.
+    /// Completes the check: no new chunk is used twice. May sleep, and can be interrupted.
     pub fn finish(&mut self) -> Result<(), Fault> {
-        let late = self.late.as_mut_slice();
-        heap_sort(late);
-        let mut gaps = self.gaps.as_mut_slice().iter();
+        self.late.sort(|new| new)?;
+        let mut gaps = self.gaps.iter();
         let mut gap = gaps.next();
         let mut previous = None;
-        for &(new, record) in late.iter() {
-            while gap.is_some_and(|(_, end)| *end <= new) {
+        for (new, record) in self.late.iter() {
+            while gap.is_some_and(|(_, end)| end <= new) {
                 gap = gaps.next();
             }
-            let in_gap = gap.is_some_and(|(first, _)| *first <= new);
+            let in_gap = gap.is_some_and(|(first, _)| first <= new);
             if !in_gap || previous == Some(new) {
                 return Err(Fault::NewUsedTwice(self.geometry.place(record), new));
             }
             previous = Some(new);
         }
         Ok(())
-    }
-}
-
-/// Sorts without recursion and without memory, whatever the values.
-fn heap_sort(values: &mut [(u64, u64)]) {
-    for root in (0..values.len() / 2).rev() {
-        sift_down(values, root);
-    }
-    for end in (1..values.len()).rev() {
-        values.swap(0, end);
-        sift_down(&mut values[..end], 0);
-    }
-}
-
-/// Lets the value at `root` sink to its place in the heap below it.
-fn sift_down(heap: &mut [(u64, u64)], mut root: usize) {
-    loop {
-        let left = 2 * root + 1;
-        let Some(&(mut larger)) = heap.get(left) else {
-            return;
-        };
-        let mut child = left;
-        if let Some(&right) = heap.get(left + 1).filter(|right| **right > larger) {
-            (child, larger) = (left + 1, right);
-        }
-        if heap[root] >= larger {
-            return;
-        }
-        heap.swap(root, child);
-        root = child;
     }
 }

@@ -44,6 +44,8 @@ pub enum Fault {
     Missing(Place),
     /// The check itself ran out of memory.
     NoMemory,
+    /// Whoever waited for the check was told to die.
+    Interrupted,
 }
 
 impl From<NoMemory> for Fault {
@@ -101,6 +103,7 @@ impl fmt::Display for Fault {
                 write!(f, "{place}: the record is empty, though records follow it")
             }
             Self::NoMemory => f.write_str("out of memory while checking the metadata"),
+            Self::Interrupted => f.write_str("interrupted while checking the metadata"),
         }
     }
 }

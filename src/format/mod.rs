@@ -36,7 +36,8 @@ mod exception;
 mod fault;
 mod geometry;
 mod header;
-mod list;
+mod pairs;
+mod platform;
 mod walk;
 
 pub use check::{check_alone, RecordCheck};
@@ -45,7 +46,8 @@ pub use exception::Exception;
 pub use fault::Fault;
 pub use geometry::{Extent, Geometry, Place};
 pub use header::Header;
-pub use list::{List, NoMemory};
+pub use pairs::Pairs;
+pub use platform::{List, NoMemory, Platform};
 pub use walk::{Walk, WalkError, Walked};
 
 /// Bytes in a sector, the unit of every device size and offset in this format.

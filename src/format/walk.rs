@@ -2,7 +2,7 @@
 
 //! Walks the records of a COW device, a window at a time.
 
-use super::{Exception, Fault, Geometry, List, RecordCheck};
+use super::{pairs::go_on, Exception, Fault, Geometry, Platform, RecordCheck};
 
 /// Why a walk ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,9 @@ impl<E> From<Fault> for WalkError<E> {
 ///
 /// The caller feeds window 0, 1, 2, … until [`Walk::next_window`] is `None`, then calls
 /// [`Walk::finish`].
-pub struct Walk<L> {
+pub struct Walk<P: Platform> {
     geometry: Geometry,
-    check: RecordCheck<L>,
+    check: RecordCheck<P>,
     /// The window to be fed next.
     window: u64,
     /// The number of records, once the end of the list was seen.
@@ -34,7 +34,7 @@ pub struct Walk<L> {
     stale: bool,
 }
 
-impl<L: List<(u64, u64)>> Walk<L> {
+impl<P: Platform> Walk<P> {
     /// Starts at the first record.
     pub fn new(geometry: Geometry) -> Self {
         Self {
@@ -64,6 +64,7 @@ impl<L: List<(u64, u64)>> Walk<L> {
         window: &[u8],
         mut visit: impl FnMut(Exception) -> Result<(), E>,
     ) -> Result<(), WalkError<E>> {
+        go_on::<P>()?;
         let mut rest: &[u8] = &[];
         if self.records.is_some() {
             rest = window;

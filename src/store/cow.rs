@@ -10,7 +10,7 @@ use crate::dm::{
     io::{IoBuffer, IoClient, ReadAhead, Wiper},
     Device,
 };
-use crate::format::{self, Extent, List, NoMemory};
+use crate::format::{self, Extent, NoMemory};
 use core::ops::Range;
 use kernel::prelude::*;
 
@@ -70,22 +70,3 @@ impl Disk for Cow<'_> {
 
 /// The records of a live snapshot.
 pub(super) type Committer = metadata::Committer<IoBuffer>;
-
-/// Pairs of chunks, while metadata is loaded.
-pub(super) struct Chunks(KVVec<(u64, u64)>);
-
-impl List<(u64, u64)> for Chunks {
-    const EMPTY: Self = Self(KVVec::new());
-
-    fn try_push(&mut self, value: (u64, u64)) -> Result<(), NoMemory> {
-        self.0.push(value, GFP_KERNEL).map_err(|_| NoMemory)
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [(u64, u64)] {
-        &mut self.0
-    }
-}

@@ -9,6 +9,7 @@ mod header;
 #[allow(unreachable_pub)]
 mod metadata;
 mod persistent;
+mod platform;
 
 pub(crate) use persistent::Persistent;
 
@@ -26,6 +27,7 @@ fn report(cow: &Device, error: metadata::Error<Error>) -> Error {
     dm_err!("{}: {}", cow, fault);
     match fault {
         Fault::NoMemory => ENOMEM,
+        Fault::Interrupted => EINTR,
         Fault::Magic(_) => ENXIO,
         Fault::Version(_)
         | Fault::ChunkSize(..)

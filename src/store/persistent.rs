@@ -4,10 +4,11 @@
 
 use super::{
     commits::Commits,
-    cow::{Chunks, Committer, Cow},
+    cow::{Committer, Cow},
     header::HeaderWriter,
     info,
     metadata::{self, Allocator, Disk, Loaded},
+    platform::Kernel,
     report,
 };
 use crate::dm::{
@@ -166,7 +167,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         let (cow, origin) = (info(devices.cow), info(devices.origin));
         self.header.prepare(cow)?;
         let loaded =
-            metadata::load::<_, Chunks>(&self.cow(devices.cow), cow, origin, chunk_sectors, add)
+            metadata::load::<_, Kernel>(&self.cow(devices.cow), cow, origin, chunk_sectors, add)
                 .map_err(|e| report(devices.cow, e))?;
         let found = self.begin(loaded)?;
         if chunk_sectors != 0 && chunk_sectors != found.chunk_sectors {

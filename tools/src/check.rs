@@ -114,6 +114,7 @@ pub fn fault_name(fault: &Fault) -> &'static str {
         Fault::OldBeyondOrigin(..) => "old-beyond-origin",
         Fault::Missing(_) => "missing",
         Fault::NoMemory => "no-memory",
+        Fault::Interrupted => "interrupted",
     }
 }
 

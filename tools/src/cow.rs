@@ -6,20 +6,36 @@ use crate::buffer::AlignedBuf;
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
 use crate::format::{
-    ChunkSize, Exception, Extent, Fault, Geometry, Header, List, NoMemory, Walk, WalkError, Walked,
-    SECTOR_BYTES,
+    ChunkSize, Exception, Extent, Fault, Geometry, Header, List, NoMemory, Platform, Walk,
+    WalkError, Walked, SECTOR_BYTES,
 };
 use std::path::Path;
 use std::sync::mpsc::{sync_channel, Receiver};
 use std::sync::Arc;
 use std::thread;
 
+/// Userspace, where the checks of [`crate::format`] run to their end: a signal ends the process.
+pub struct Userspace;
+
+impl Platform for Userspace {
+    type List<T> = Growable<T>;
+
+    fn may_go_on() -> bool {
+        true
+    }
+}
+
 /// A growable array for the checks of [`crate::format`].
-#[derive(Default)]
 pub struct Growable<T>(Vec<T>);
 
 impl<T> List<T> for Growable<T> {
     const EMPTY: Self = Self(Vec::new());
+
+    fn with_capacity(capacity: usize) -> std::result::Result<Self, NoMemory> {
+        let mut list = Vec::new();
+        list.try_reserve_exact(capacity).map_err(|_| NoMemory)?;
+        Ok(Self(list))
+    }
 
     fn try_push(&mut self, value: T) -> std::result::Result<(), NoMemory> {
         if self.0.len() == self.0.capacity() {
@@ -29,8 +45,16 @@ impl<T> List<T> for Growable<T> {
         Ok(())
     }
 
+    fn pop(&mut self) -> Option<T> {
+        self.0.pop()
+    }
+
     fn clear(&mut self) {
         self.0.clear();
+    }
+
+    fn as_slice(&self) -> &[T] {
+        &self.0
     }
 
     fn as_mut_slice(&mut self) -> &mut [T] {
@@ -192,7 +216,7 @@ impl Cow {
         geometry: Geometry,
         mut visit: impl FnMut(u64, Exception) -> Result<()>,
     ) -> Result<Walked> {
-        let mut walk = Walk::<Growable<(u64, u64)>>::new(geometry);
+        let mut walk = Walk::<Userspace>::new(geometry);
         let mut windows = self.windows(geometry);
         let mut record = 0;
         while walk.next_window().is_some() {

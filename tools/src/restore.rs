@@ -3,7 +3,7 @@
 //! Writes the metadata of a COW device.
 
 use crate::buffer::{is_zero, AlignedBuf};
-use crate::cow::{byte_range, Growable, Origin};
+use crate::cow::{byte_range, Origin, Userspace};
 use crate::device::{Access, Device};
 use crate::dump::{Head, Visitor};
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct AreaWriter {
     device: Arc<Device>,
     geometry: Geometry,
-    check: RecordCheck<Growable<(u64, u64)>>,
+    check: RecordCheck<Userspace>,
     window: AlignedBuf,
     /// The number of the window in memory.
     number: u64,

@@ -4,7 +4,7 @@
 
 use super::{batch::Batch, disk::Error, Disk, RecordList};
 use crate::format::{
-    ChunkSize, Exception, Fault, Geometry, Header, List, Walk, WalkError, SECTOR_BYTES,
+    ChunkSize, Exception, Fault, Geometry, Header, Platform, Walk, WalkError, SECTOR_BYTES,
 };
 
 /// What of a device decides what may lie on it.
@@ -44,8 +44,8 @@ pub enum Loaded<B> {
 /// reports each exception to `add`.
 ///
 /// `table_chunk` is the chunk size that the table asks for, in sectors, 0 for none; that of the
-/// header overrides it. `L` is what exceptions and the chunks they use are gathered in.
-pub fn load<D: Disk, L: List<(u64, u64)>>(
+/// header overrides it. `P` is where this runs.
+pub fn load<D: Disk, P: Platform>(
     disk: &D,
     cow: DeviceInfo,
     origin: DeviceInfo,
@@ -75,7 +75,7 @@ pub fn load<D: Disk, L: List<(u64, u64)>>(
     let geometry = Geometry::new(chunk, cow.sectors, origin.sectors).map_err(Error::Fault)?;
     let mut list = RecordList::new(disk, geometry, cow.unit()).map_err(no_memory)?;
     let next = if header.is_some() {
-        walk::<D, L>(disk, geometry, &mut list, add)?
+        walk::<D, P>(disk, geometry, &mut list, add)?
     } else {
         // The area first: a header alone would bring whatever is there to life.
         disk.zero(geometry.chunks(1, 1)).map_err(Error::Io)?;
@@ -105,14 +105,14 @@ fn read_header<D: Disk>(disk: &D, cow: DeviceInfo) -> Result<Option<Header>, Err
 }
 
 /// Walks all records into `list`; returns the first chunk above all that they use.
-fn walk<D: Disk, L: List<(u64, u64)>>(
+fn walk<D: Disk, P: Platform>(
     disk: &D,
     geometry: Geometry,
     list: &mut RecordList<D::Buffer>,
     mut add: impl FnMut(Exception) -> Result<(), D::Error>,
 ) -> Result<u64, Error<D::Error>> {
-    let mut walk = Walk::<L>::new(geometry);
-    let mut batch = Batch::<L>::new().map_err(no_memory)?;
+    let mut walk = Walk::<P>::new(geometry);
+    let mut batch = Batch::<P::List<_>>::new().map_err(no_memory)?;
     let places = (0..).map_while(|window| geometry.window(window).map(|extent| extent.sector));
     disk.read_each(geometry.window_bytes() as usize, places, |bytes| {
         let ended = walk.records().is_some();

@@ -4,7 +4,7 @@
 
 mod store;
 
-use snap_tools::cow::{byte_range, layout, Growable, Origin};
+use snap_tools::cow::{byte_range, layout, Origin, Userspace};
 use snap_tools::dump::{read, Format, Head, Output, Visitor};
 use snap_tools::format::{Exception, Header, Walk};
 use snap_tools::run::Run;
@@ -53,7 +53,7 @@ fn records(data: &[u8], header: &[u8; Header::BYTES]) -> Option<u64> {
         return None;
     }
     let geometry = layout.geometry;
-    let mut walk = Walk::<Growable<_>>::new(geometry);
+    let mut walk = Walk::<Userspace>::new(geometry);
     let mut seen: Vec<Exception> = Vec::new();
     while let Some(extent) = walk
         .next_window()

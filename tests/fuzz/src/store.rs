@@ -3,7 +3,7 @@
 //! The module's store on bytes in memory.
 
 use host_tests::format::{Exception, Extent, Header, NoMemory};
-use host_tests::list::Growable;
+use host_tests::platform::Host;
 use host_tests::store::metadata::{load, Allocator, Committer, DeviceInfo, Disk, Loaded};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -94,7 +94,7 @@ pub fn live(data: &[u8], origin_sectors: u64) -> Option<u64> {
         found += 1;
         Ok(())
     };
-    let loaded = load::<_, Growable<_>>(&disk, cow, info(origin_sectors), 8, add);
+    let loaded = load::<_, Host>(&disk, cow, info(origin_sectors), 8, add);
     let Ok(Loaded::Valid {
         geometry,
         list,

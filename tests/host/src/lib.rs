@@ -5,5 +5,5 @@
 /// What lies on a COW device.
 #[path = "../../../src/format/mod.rs"]
 pub mod format;
-pub mod list;
+pub mod platform;
 pub mod store;

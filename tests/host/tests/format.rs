@@ -6,7 +6,7 @@ use host_tests::format::{
     check_alone, ChunkSize, ChunkSizeFault, Exception, Fault, Geometry, Header, RecordCheck, Walk,
     WalkError, Walked, SECTOR_BYTES,
 };
-use host_tests::list::{Growable, Limited};
+use host_tests::platform::{Host, Small};
 use proptest::prelude::*;
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ fn geometry(shift: u32, cow_chunks: u64, origin_chunks: u64) -> Geometry {
 
 /// Feeds the areas in `image` to a walk.
 fn walk(geometry: Geometry, image: &[u8]) -> (Vec<Exception>, Result<Walked, Fault>) {
-    let mut walk = Walk::<Growable<_>>::new(geometry);
+    let mut walk = Walk::<Host>::new(geometry);
     let mut seen = Vec::new();
     while let Some(extent) = walk
         .next_window()
@@ -172,7 +172,7 @@ proptest! {
     #[test]
     fn duplicates_are_found(list in prop::collection::vec(0_u64..400, 0..60)) {
         let geometry = geometry(0, 350, 10);
-        let mut check = RecordCheck::<Growable<_>>::new(geometry);
+        let mut check = RecordCheck::<Host>::new(geometry);
         let mut used = HashSet::new();
         let mut twice = false;
         for (record, new) in (0..).zip(list) {
@@ -189,7 +189,7 @@ proptest! {
     #[test]
     fn no_memory_is_a_fault(list in prop::collection::vec(2_u64..30, 0..20)) {
         let geometry = geometry(0, 350, 10);
-        let mut check = RecordCheck::<Limited<_, 0>>::new(geometry);
+        let mut check = RecordCheck::<Small<0>>::new(geometry);
         let ascends = list.iter().enumerate().all(|(at, new)| *new == at as u64 + 2);
         let checked: Result<Vec<()>, Fault> = (0..)
             .zip(&list)

@@ -4,7 +4,7 @@
 
 use crate::disk::{Image, Random, SimDisk};
 use host_tests::format::{ChunkSize, Exception, Geometry, Header};
-use host_tests::list::Growable;
+use host_tests::platform::Host;
 use host_tests::store::metadata::{load, DeviceInfo, Loaded};
 
 const RECORDS: u64 = 600_000;
@@ -72,7 +72,7 @@ fn every_exception_is_handed_over_and_neighbours_together() {
         found.push(e);
         Ok(())
     };
-    let loaded = load::<_, Growable<_>>(&disk, info(COW_SECTORS), info(ORIGIN_SECTORS), 0, add);
+    let loaded = load::<_, Host>(&disk, info(COW_SECTORS), info(ORIGIN_SECTORS), 0, add);
     assert!(matches!(loaded, Ok(Loaded::Valid { list, .. }) if list.records() == RECORDS));
 
     let far =

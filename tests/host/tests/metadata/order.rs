@@ -5,7 +5,7 @@
 use crate::disk::SimDisk;
 use crate::large::{image, COW_SECTORS, ORIGIN_SECTORS};
 use host_tests::format::{ChunkSize, Exception, Geometry};
-use host_tests::list::Growable;
+use host_tests::platform::Host;
 use host_tests::store::metadata::{load, DeviceInfo};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -125,7 +125,7 @@ proptest! {
             table.insert(e);
             Ok(())
         };
-        let loaded = load::<_, Growable<_>>(&disk, info(COW_SECTORS), info(ORIGIN_SECTORS), 0, add);
+        let loaded = load::<_, Host>(&disk, info(COW_SECTORS), info(ORIGIN_SECTORS), 0, add);
         prop_assert!(loaded.is_ok());
         for e in list.iter().rev() {
             prop_assert!(table.remove(e.old), "{e:?} is within a run");

@@ -4,7 +4,7 @@
 
 use crate::disk::{Image, Random, SimDisk};
 use host_tests::format::{Exception, Geometry, Header};
-use host_tests::list::Growable;
+use host_tests::platform::Host;
 use host_tests::store::metadata::{load, Allocator, Committer, DeviceInfo, Disk, Loaded};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -102,7 +102,7 @@ impl World {
             Ok(())
         };
         let (cow, origin) = (info(disk.sectors()), info(ORIGIN_SECTORS));
-        match load::<_, Growable<_>>(disk, cow, origin, setup.chunk_sectors, add) {
+        match load::<_, Host>(disk, cow, origin, setup.chunk_sectors, add) {
             Ok(Loaded::Valid {
                 geometry,
                 list,
