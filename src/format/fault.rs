@@ -38,6 +38,13 @@ pub enum Fault {
     NewBeyondDevice(Place, u64),
     /// A record's new chunk was used by an earlier record.
     NewUsedTwice(Place, u64),
+    /// Two records have the same old chunk.
+    OldUsedTwice {
+        /// The old chunk.
+        old: u64,
+        /// The new chunks of the two, in the order of the list.
+        new: [u64; 2],
+    },
     /// A record's old chunk lies beyond the end of the origin.
     OldBeyondOrigin(Place, u64),
     /// A record that must be there is empty.
@@ -95,6 +102,13 @@ impl fmt::Display for Fault {
             Self::NewUsedTwice(place, new) => {
                 write!(f, "{place}: new chunk {new} is used by an earlier record")
             }
+            Self::OldUsedTwice {
+                old,
+                new: [first, second],
+            } => write!(
+                f,
+                "old chunk {old} is used by two records, with new chunks {first} and {second}"
+            ),
             Self::OldBeyondOrigin(place, old) => write!(
                 f,
                 "{place}: old chunk {old} lies beyond the end of the origin"

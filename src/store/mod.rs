@@ -37,6 +37,7 @@ fn report(cow: &Device, error: metadata::Error<Error>) -> Error {
         | Fault::NewIsMetadata(..)
         | Fault::NewBeyondDevice(..)
         | Fault::NewUsedTwice(..)
+        | Fault::OldUsedTwice { .. }
         | Fault::OldBeyondOrigin(..)
         | Fault::Missing(_) => unclean(),
     }

@@ -7,7 +7,7 @@ use super::{
     cow::{Committer, Cow},
     header::HeaderWriter,
     info,
-    metadata::{self, Allocator, Disk, Loaded},
+    metadata::{self, Allocator, Disk, Loaded, Ordered},
     platform::Kernel,
     report,
 };
@@ -166,9 +166,10 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
     ) -> Result<Metadata> {
         let (cow, origin) = (info(devices.cow), info(devices.origin));
         self.header.prepare(cow)?;
-        let loaded =
-            metadata::load::<_, Kernel>(&self.cow(devices.cow), cow, origin, chunk_sectors, add)
-                .map_err(|e| report(devices.cow, e))?;
+        let disk = self.cow(devices.cow);
+        let mut ordered = Ordered::<Kernel, _>::new(add);
+        let loaded = metadata::load::<_, Kernel>(&disk, cow, origin, chunk_sectors, &mut ordered)
+            .map_err(|e| report(devices.cow, e))?;
         let found = self.begin(loaded)?;
         if chunk_sectors != 0 && chunk_sectors != found.chunk_sectors {
             dm_warn!(

@@ -3,11 +3,10 @@
 //! Checks a COW device: would the kernel load it, and what is wrong with it?
 
 use crate::cow::{Cow, Layout};
-use crate::duplicates::Duplicates;
+use crate::duplicates::{old_used_twice, Distinct, Repeats};
 use crate::error::{Error, Result};
-use crate::format::{check_alone, Exception, Fault, Geometry, Header, Place};
+use crate::format::{check_alone, Fault, Geometry, Header};
 use crate::run::Runs;
-use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 /// What the kernel would do with the COW device.
@@ -58,15 +57,6 @@ pub enum Warning {
     OddValid(u32),
     /// The area that the list ends in is not zero after it.
     Stale,
-    /// A record's old chunk was named by an earlier record, which is the one that is read.
-    OldUsedTwice {
-        /// The chunk.
-        old: u64,
-        /// The first record that names it.
-        first: Place,
-        /// A later one.
-        again: Place,
-    },
 }
 
 impl Warning {
@@ -75,7 +65,6 @@ impl Warning {
         match self {
             Self::OddValid(_) => "odd-valid",
             Self::Stale => "stale",
-            Self::OldUsedTwice { .. } => "old-used-twice",
         }
     }
 }
@@ -90,10 +79,6 @@ impl fmt::Display for Warning {
             Self::Stale => f.write_str(
                 "the area that the list ends in is not zero after it; \
                  the next record written there would bring the rest to life",
-            ),
-            Self::OldUsedTwice { old, first, again } => write!(
-                f,
-                "{again}: old chunk {old} is also that of {first}, which hides this record"
             ),
         }
     }
@@ -111,6 +96,7 @@ pub fn fault_name(fault: &Fault) -> &'static str {
         Fault::NewIsMetadata(..) => "new-is-metadata",
         Fault::NewBeyondDevice(..) => "new-beyond-device",
         Fault::NewUsedTwice(..) => "new-used-twice",
+        Fault::OldUsedTwice { .. } => "old-used-twice",
         Fault::OldBeyondOrigin(..) => "old-beyond-origin",
         Fault::Missing(_) => "missing",
         Fault::NoMemory => "no-memory",
@@ -143,7 +129,7 @@ pub struct Checked {
 
 impl Checked {
     /// How many faults and how many warnings are told one by one.
-    pub const MAX_TOLD: usize = Duplicates::MAX_FOUND;
+    pub const MAX_TOLD: usize = 1000;
 
     fn new(verdict: Verdict) -> Self {
         Self {
@@ -217,8 +203,9 @@ pub fn check_header(cow: &Cow, table_sectors: u32) -> Checked {
 
 /// Checks everything that can be known without reading data.
 ///
-/// The records are walked once as the kernel does. Only a fault makes a second walk, which looks
-/// for all of them, and only duplicates make more. For `table_sectors` see [`check_header`].
+/// The records are walked once as the kernel does. Only where there is a fault, or where old chunks
+/// are too far apart to be told apart at once, they are walked again, for all faults. For
+/// `table_sectors` see [`check_header`].
 pub fn check(cow: &Cow, table_sectors: u32) -> Result<Checked> {
     let mut checked = check_header(cow, table_sectors);
     let Some(Layout { geometry, .. }) = checked.layout else {
@@ -226,7 +213,7 @@ pub fn check(cow: &Cow, table_sectors: u32) -> Result<Checked> {
     };
 
     let mut runs = Runs::default();
-    let mut old_chunks = Duplicates::new();
+    let mut old_chunks = Distinct::default();
     let walked = cow.walk(geometry, |_, e| {
         checked.runs += u64::from(runs.push(e).is_some());
         old_chunks.give(e.old);
@@ -234,36 +221,29 @@ pub fn check(cow: &Cow, table_sectors: u32) -> Result<Checked> {
     });
     checked.runs += u64::from(runs.finish().is_some());
 
-    match walked {
+    let refused = match walked {
         Ok(walked) => {
             checked.records = walked.records;
             checked.holes = data_chunks_below(&geometry, walked.next_new) - walked.records;
             if walked.stale {
                 checked.warn(Warning::Stale);
             }
+            if !old_chunks.is_certain() {
+                find_old_used_twice(cow, &geometry, &mut checked)?;
+            }
+            checked.faults.first().copied()
         }
         Err(Error::Fault { fault, .. }) => {
-            // The kernel does not look at the records of an invalid snapshot.
-            if checked.verdict == Verdict::Loads {
-                checked.verdict = Verdict::Refused(fault);
-            }
-            old_chunks = Duplicates::new();
-            find_faults(cow, &geometry, &mut checked, &mut old_chunks)?;
+            find_faults(cow, &geometry, &mut checked)?;
+            find_old_used_twice(cow, &geometry, &mut checked)?;
+            Some(fault)
         }
         Err(error) => return Err(error),
+    };
+    // The kernel does not look at the records of an invalid snapshot.
+    if checked.verdict == Verdict::Loads {
+        checked.verdict = refused.map_or(Verdict::Loads, Verdict::Refused);
     }
-
-    let (repeated, found) = finish_duplicates(cow, &geometry, old_chunks, |e| Some(e.old))?;
-    let told = tell_repeats(
-        cow,
-        &geometry,
-        &found,
-        |e| Some(e.old),
-        |old, first, again| {
-            checked.warn(Warning::OldUsedTwice { old, first, again });
-        },
-    )?;
-    checked.warning_count += repeated - told;
     Ok(checked)
 }
 
@@ -275,35 +255,25 @@ fn data_chunks_below(geometry: &Geometry, chunk: u64) -> u64 {
     chunk - 1 - areas
 }
 
-/// Walks the list without stopping at a fault.
-fn find_faults(
-    cow: &Cow,
-    geometry: &Geometry,
-    checked: &mut Checked,
-    old_chunks: &mut Duplicates,
-) -> Result<()> {
-    let alone = |e| check_alone(geometry, 0, e).is_ok();
-    let new_chunk = |e: Exception| alone(e).then_some(e.new);
-    let mut new_chunks = Duplicates::new();
+/// Walks the list without stopping at a fault. Leaves out records that share an old chunk.
+fn find_faults(cow: &Cow, geometry: &Geometry, checked: &mut Checked) -> Result<()> {
+    let told = |fault| cow.fault(fault);
+    let mut new_chunks = Repeats::default();
     let mut runs = Runs::default();
     checked.runs = 0;
     let ended = cow.records(*geometry, |record, e| {
         checked.records = record + 1;
         checked.runs += u64::from(runs.push(e).is_some());
         match check_alone(geometry, record, e) {
-            Ok(()) => new_chunks.give(e.new),
+            Ok(()) => new_chunks.give(e.new, record).map_err(told)?,
             Err(fault) => checked.fault(fault),
         }
-        old_chunks.give(e.old);
         Ok(())
     })?;
     checked.runs += u64::from(runs.finish().is_some());
 
-    let (repeated, found) = finish_duplicates(cow, geometry, new_chunks, new_chunk)?;
-    let told = tell_repeats(cow, geometry, &found, new_chunk, |new, _, again| {
-        checked.fault(Fault::NewUsedTwice(again, new));
-    })?;
-    checked.fault_count += repeated - told;
+    let twice = |new, _, again| checked.fault(Fault::NewUsedTwice(geometry.place(again), new));
+    new_chunks.finish(twice).map_err(told)?;
     if !ended {
         checked.fault(Fault::AreaBeyondDevice {
             area: geometry.areas(),
@@ -313,53 +283,12 @@ fn find_faults(
     Ok(())
 }
 
-/// Gives the numbers that `key` makes of the records to `duplicates` as often as it needs.
-fn finish_duplicates(
-    cow: &Cow,
-    geometry: &Geometry,
-    mut duplicates: Duplicates,
-    key: impl Fn(Exception) -> Option<u64>,
-) -> Result<(u64, BTreeSet<u64>)> {
-    for pass in 0..duplicates.passes() {
-        duplicates.begin(pass);
-        cow.records(*geometry, |_, e| {
-            if let Some(number) = key(e) {
-                duplicates.give(number);
-            }
-            Ok(())
-        })?;
-    }
-    Ok(duplicates.finish())
-}
-
-/// Finds where the numbers `found` stand, and calls `tell` with the number, its first place and a
-/// later one; returns how often it did.
-fn tell_repeats(
-    cow: &Cow,
-    geometry: &Geometry,
-    found: &BTreeSet<u64>,
-    key: impl Fn(Exception) -> Option<u64>,
-    mut tell: impl FnMut(u64, Place, Place),
-) -> Result<u64> {
-    let mut told = 0;
-    if found.is_empty() {
-        return Ok(told);
-    }
-    let mut first: HashMap<u64, Place> = HashMap::new();
-    cow.records(*geometry, |record, e| {
-        let Some(number) = key(e).filter(|number| found.contains(number)) else {
-            return Ok(());
-        };
-        let place = geometry.place(record);
-        if let Some(first) = first.get(&number) {
-            told += 1;
-            tell(number, *first, place);
-        } else {
-            first.insert(number, place);
-        }
-        Ok(())
-    })?;
-    Ok(told)
+/// Walks the list for records that share an old chunk.
+fn find_old_used_twice(cow: &Cow, geometry: &Geometry, checked: &mut Checked) -> Result<()> {
+    old_used_twice(cow, geometry, |old, first, again| {
+        let new = [first, again];
+        checked.fault(Fault::OldUsedTwice { old, new });
+    })
 }
 
 #[cfg(test)]

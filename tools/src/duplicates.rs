@@ -1,165 +1,99 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Finds chunks named by more than one record, in bounded memory.
+//! Finds chunks named by more than one record.
 
-use std::collections::{BTreeSet, HashMap};
+use crate::cow::{Cow, Userspace};
+use crate::error::Result;
+use crate::format::{Fault, Geometry, Pairs};
+use std::collections::HashMap;
 
-/// Finds numbers that were given more than once.
+/// Says of many numbers that each is there once, or that it does not know.
 ///
 /// # What it costs
 ///
 /// A bit for each number, in pages that exist where a number was given: the chunks of a disk lie
-/// close together, so this is enough for nearly every snapshot. Numbers too far apart to fit
-/// [`Duplicates::MAX_PAGES`] make it stop; [`Duplicates::passes`] then says how many more times
-/// the numbers must be given, of which each pass looks at a share that fits
-/// [`Duplicates::MAX_NUMBERS`]. Either way it takes 32 MiB at most.
-pub struct Duplicates {
-    state: State,
-    /// How many numbers were given in the first pass.
-    given: u64,
-    /// How many were given before.
-    repeated: u64,
-    /// The lowest of these.
-    found: BTreeSet<u64>,
+/// close together, so this is enough for nearly every snapshot. It takes 32 MiB at most, and gives
+/// up where numbers are too far apart for that.
+#[derive(Default)]
+pub struct Distinct {
+    pages: HashMap<u64, Box<Page>>,
+    doubtful: bool,
 }
 
-enum State {
-    /// The first pass.
-    Pages(HashMap<u64, Box<Page>>),
-    /// The first pass went without success.
-    TooMany,
-    /// A later pass, which looks at the numbers of one share.
-    Share {
-        share: u64,
-        shares: u64,
-        numbers: Vec<u64>,
-    },
-}
+type Page = [u64; Distinct::PAGE_BITS as usize / 64];
 
-type Page = [u64; Duplicates::PAGE_BITS as usize / 64];
-
-impl Duplicates {
+impl Distinct {
     /// Bits in a page.
     const PAGE_BITS: u64 = 1 << 15;
     /// The largest number of pages in memory.
-    pub const MAX_PAGES: usize = 7 << 10;
-    /// The largest number of numbers that one share is expected to have.
-    pub const MAX_NUMBERS: u64 = 3 << 20;
-    /// How many different duplicates are told.
-    pub const MAX_FOUND: usize = 1000;
-
-    /// Nothing was given yet.
-    pub fn new() -> Self {
-        Self {
-            state: State::Pages(HashMap::new()),
-            given: 0,
-            repeated: 0,
-            found: BTreeSet::new(),
-        }
-    }
+    const MAX_PAGES: usize = 7 << 10;
 
     /// Takes a number.
     pub fn give(&mut self, number: u64) {
-        match &mut self.state {
-            State::Pages(pages) => {
-                self.given += 1;
-                let page = number / Self::PAGE_BITS;
-                if pages.len() >= Self::MAX_PAGES && !pages.contains_key(&page) {
-                    self.state = State::TooMany;
-                    return;
-                }
-                let page = pages
-                    .entry(page)
-                    .or_insert_with(|| Box::new([0; Self::PAGE_BITS as usize / 64]));
-                let bit = number % Self::PAGE_BITS;
-                let (word, mask) = (&mut page[bit as usize / 64], 1 << (bit % 64));
-                let repeated = *word & mask != 0;
-                *word |= mask;
-                if repeated {
-                    self.repeat(number);
-                }
-            }
-            State::TooMany => self.given += 1,
-            State::Share {
-                share,
-                shares,
-                numbers,
-            } => {
-                if Self::spread(number) % *shares == *share {
-                    numbers.push(number);
-                }
-            }
-        }
-    }
-
-    /// How many times all numbers must be given again, each time after [`Duplicates::begin`].
-    pub fn passes(&self) -> u64 {
-        match self.state {
-            State::Pages(_) => 0,
-            _ => self.given.div_ceil(Self::MAX_NUMBERS),
-        }
-    }
-
-    /// Begins pass `pass` of [`Duplicates::passes`], counted from 0.
-    pub fn begin(&mut self, pass: u64) {
-        if pass == 0 {
-            self.repeated = 0;
-            self.found.clear();
-        }
-        let shares = self.passes();
-        self.end_share();
-        let numbers = match &mut self.state {
-            State::Share { numbers, .. } => std::mem::take(numbers),
-            _ => Vec::new(),
-        };
-        self.state = State::Share {
-            share: pass,
-            shares,
-            numbers,
-        };
-    }
-
-    /// How many numbers had been given before, and the lowest [`Duplicates::MAX_FOUND`] of them.
-    pub fn finish(mut self) -> (u64, BTreeSet<u64>) {
-        self.end_share();
-        (self.repeated, self.found)
-    }
-
-    fn end_share(&mut self) {
-        let State::Share { numbers, .. } = &mut self.state else {
+        if self.doubtful {
             return;
-        };
-        let mut numbers = std::mem::take(numbers);
-        numbers.sort_unstable();
-        for pair in numbers.windows(2).filter(|pair| pair[0] == pair[1]) {
-            self.repeat(pair[0]);
         }
-        numbers.clear();
-        if let State::Share { numbers: empty, .. } = &mut self.state {
-            *empty = numbers;
+        let page = number / Self::PAGE_BITS;
+        if self.pages.len() >= Self::MAX_PAGES && !self.pages.contains_key(&page) {
+            self.doubtful = true;
+            return;
         }
+        let page = self
+            .pages
+            .entry(page)
+            .or_insert_with(|| Box::new([0; Self::PAGE_BITS as usize / 64]));
+        let bit = number % Self::PAGE_BITS;
+        let (word, mask) = (&mut page[bit as usize / 64], 1 << (bit % 64));
+        self.doubtful = *word & mask != 0;
+        *word |= mask;
     }
 
-    fn repeat(&mut self, number: u64) {
-        self.repeated += 1;
-        self.found.insert(number);
-        if self.found.len() > Self::MAX_FOUND {
-            self.found.pop_last();
-        }
-    }
-
-    /// Mixes the bits of `number`, so that shares come out even.
-    fn spread(number: u64) -> u64 {
-        let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        x ^= x >> 32;
-        x.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 16
+    /// Whether every number was given once only, for certain.
+    pub fn is_certain(&self) -> bool {
+        !self.doubtful
     }
 }
 
-impl Default for Duplicates {
-    fn default() -> Self {
-        Self::new()
+/// Finds the numbers that are given more than once, and says whose they are.
+///
+/// Takes 16 bytes a number, and time in proportion to how many there are, whatever they are.
+#[derive(Default)]
+pub struct Repeats(Pairs<Userspace>);
+
+impl Repeats {
+    /// Takes a number, and whose it is.
+    pub fn give(&mut self, number: u64, owner: u64) -> std::result::Result<(), Fault> {
+        Ok(self.0.try_push(number, owner)?)
     }
+
+    /// Calls `tell` with each number that was given before, the lowest first, whose it was first and
+    /// whose it is.
+    pub fn finish(mut self, mut tell: impl FnMut(u64, u64, u64)) -> std::result::Result<(), Fault> {
+        self.0.sort(|number| number)?;
+        let mut first: Option<(u64, u64)> = None;
+        for (number, owner) in self.0.iter() {
+            match first {
+                Some((repeated, first)) if repeated == number => tell(number, first, owner),
+                _ => first = Some((number, owner)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Walks the list of `cow` and calls `tell` with each old chunk that was used before, the lowest
+/// first, the new chunk of its first record and that of this one.
+pub fn old_used_twice(
+    cow: &Cow,
+    geometry: &Geometry,
+    tell: impl FnMut(u64, u64, u64),
+) -> Result<()> {
+    let mut old_chunks = Repeats::default();
+    let told = |fault| cow.fault(fault);
+    cow.records(*geometry, |_, e| {
+        old_chunks.give(e.old, e.new).map_err(told)
+    })?;
+    old_chunks.finish(tell).map_err(told)
 }
 
 #[cfg(test)]
@@ -167,37 +101,42 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn find(numbers: &[u64]) -> (u64, BTreeSet<u64>) {
-        let mut duplicates = Duplicates::new();
-        numbers.iter().for_each(|n| duplicates.give(*n));
-        for pass in 0..duplicates.passes() {
-            duplicates.begin(pass);
-            numbers.iter().for_each(|n| duplicates.give(*n));
-        }
-        duplicates.finish()
-    }
-
     proptest! {
         #[test]
-        fn finds_what_a_set_finds(
+        fn finds_what_a_map_finds(
             numbers in prop::collection::vec(0_u64..300, 0..200),
-            step in prop::sample::select(vec![1, Duplicates::PAGE_BITS, u64::MAX / 300])
+            step in prop::sample::select(vec![1, Distinct::PAGE_BITS, u64::MAX / 300])
         ) {
             let numbers: Vec<u64> = numbers.into_iter().map(|n| n * step).collect();
-            let mut set = BTreeSet::new();
-            let repeated: Vec<u64> = numbers.iter().copied().filter(|n| !set.insert(*n)).collect();
-            prop_assert_eq!(
-                find(&numbers),
-                (repeated.len() as u64, repeated.into_iter().collect())
-            );
+            let mut distinct = Distinct::default();
+            let mut repeats = Repeats::default();
+            let mut first = HashMap::new();
+            let mut expected = Vec::new();
+            for (owner, number) in (0..).zip(numbers) {
+                distinct.give(number);
+                repeats.give(number, owner).unwrap();
+                let first = *first.entry(number).or_insert(owner);
+                if first != owner {
+                    expected.push((number, first, owner));
+                }
+            }
+            expected.sort_unstable();
+            let mut told = Vec::new();
+            repeats.finish(|number, first, again| told.push((number, first, again))).unwrap();
+            prop_assert_eq!(told, expected.clone());
+            prop_assert_eq!(distinct.is_certain(), expected.is_empty());
         }
     }
 
     #[test]
-    fn passes_over_what_does_not_fit() {
-        let far = |n: u64| n * Duplicates::PAGE_BITS;
-        let mut numbers: Vec<u64> = (0..10_000).map(far).collect();
-        numbers.extend([far(1), far(9_999), far(1)]);
-        assert_eq!(find(&numbers), (3, BTreeSet::from([far(1), far(9_999)])));
+    fn what_does_not_fit_is_not_certain() {
+        let far = |n: u64| n * Distinct::PAGE_BITS;
+        let mut distinct = Distinct::default();
+        (0..Distinct::MAX_PAGES as u64)
+            .map(far)
+            .for_each(|n| distinct.give(n));
+        assert!(distinct.is_certain());
+        distinct.give(far(Distinct::MAX_PAGES as u64));
+        assert!(!distinct.is_certain());
     }
 }

@@ -17,7 +17,7 @@
 use crate::buffer::AlignedBuf;
 use crate::cow::{byte_range, Cow};
 use crate::device::Device;
-use crate::duplicates::Duplicates;
+use crate::duplicates::{old_used_twice, Distinct};
 use crate::error::{Error, Result};
 use crate::format::{Exception, Geometry};
 use crate::interrupt::Interrupt;
@@ -118,20 +118,19 @@ impl Merge<'_> {
 
     /// Checks the whole list and counts it; returns whether something stands after its end.
     fn survey(&mut self) -> Result<bool> {
-        let mut old_chunks = Duplicates::new();
+        let mut old_chunks = Distinct::default();
         let walked = self.cow.walk(self.geometry, |_, e| {
             old_chunks.give(e.old);
             Ok(())
         })?;
-        for pass in 0..old_chunks.passes() {
-            old_chunks.begin(pass);
-            self.cow.records(self.geometry, |_, e| {
-                old_chunks.give(e.old);
-                Ok(())
+        let mut twice = None;
+        if !old_chunks.is_certain() {
+            old_used_twice(self.cow, &self.geometry, |old, _, _| {
+                twice = twice.or(Some(old));
             })?;
         }
-        if let Some(old) = old_chunks.finish().1.first() {
-            return Err(Map::twice(self.cow, *old));
+        if let Some(old) = twice {
+            return Err(Map::twice(self.cow, old));
         }
         self.records = walked.records;
         Ok(walked.stale)

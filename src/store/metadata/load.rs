@@ -2,10 +2,8 @@
 
 //! Reading the metadata when a snapshot is activated.
 
-use super::{batch::Batch, disk::Error, Disk, RecordList};
-use crate::format::{
-    ChunkSize, Exception, Fault, Geometry, Header, Platform, Walk, WalkError, SECTOR_BYTES,
-};
+use super::{disk::Error, Disk, Receiver, RecordList};
+use crate::format::{ChunkSize, Fault, Geometry, Header, Platform, Walk, WalkError, SECTOR_BYTES};
 
 /// What of a device decides what may lie on it.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +39,7 @@ pub enum Loaded<B> {
 }
 
 /// Reads the header and all records from the COW device, or writes those of a new snapshot, and
-/// reports each exception to `add`.
+/// gives each exception to `receiver`.
 ///
 /// `table_chunk` is the chunk size that the table asks for, in sectors, 0 for none; that of the
 /// header overrides it. `P` is where this runs.
@@ -50,7 +48,7 @@ pub fn load<D: Disk, P: Platform>(
     cow: DeviceInfo,
     origin: DeviceInfo,
     table_chunk: u32,
-    add: impl FnMut(Exception) -> Result<(), D::Error>,
+    receiver: &mut impl Receiver<D::Error>,
 ) -> Result<Loaded<D::Buffer>, Error<D::Error>> {
     let chunk_size =
         |sectors| ChunkSize::for_devices(sectors, cow.logical_block, origin.logical_block);
@@ -75,7 +73,7 @@ pub fn load<D: Disk, P: Platform>(
     let geometry = Geometry::new(chunk, cow.sectors, origin.sectors).map_err(Error::Fault)?;
     let mut list = RecordList::new(disk, geometry, cow.unit()).map_err(no_memory)?;
     let next = if header.is_some() {
-        walk::<D, P>(disk, geometry, &mut list, add)?
+        walk::<D, P>(disk, geometry, &mut list, receiver)?
     } else {
         // The area first: a header alone would bring whatever is there to life.
         disk.zero(geometry.chunks(1, 1)).map_err(Error::Io)?;
@@ -109,14 +107,13 @@ fn walk<D: Disk, P: Platform>(
     disk: &D,
     geometry: Geometry,
     list: &mut RecordList<D::Buffer>,
-    mut add: impl FnMut(Exception) -> Result<(), D::Error>,
+    receiver: &mut impl Receiver<D::Error>,
 ) -> Result<u64, Error<D::Error>> {
     let mut walk = Walk::<P>::new(geometry);
-    let mut batch = Batch::<P::List<_>>::new().map_err(no_memory)?;
     let places = (0..).map_while(|window| geometry.window(window).map(|extent| extent.sector));
     disk.read_each(geometry.window_bytes() as usize, places, |bytes| {
         let ended = walk.records().is_some();
-        walk.feed(bytes, |e| batch.push(e, &mut add))
+        walk.feed(bytes, |e| receiver.take(e))
             .map_err(|e| match e {
                 WalkError::Fault(fault) => Error::Fault(fault),
                 WalkError::Visit(e) => e,
@@ -127,7 +124,7 @@ fn walk<D: Disk, P: Platform>(
         Ok::<_, Error<D::Error>>(walk.next_window().is_some())
     })?;
     let walked = walk.finish().map_err(Error::Fault)?;
-    batch.finish(&mut add)?;
+    receiver.finish()?;
     if walked.stale {
         list.set_stale();
     }

@@ -14,10 +14,11 @@
 //!    this device next, writes a whole area back as it read it.
 
 mod allocator;
-mod batch;
 mod committer;
 mod disk;
 mod load;
+mod ordered;
+mod receiver;
 mod record_list;
 mod rounds;
 
@@ -25,5 +26,7 @@ pub use allocator::Allocator;
 pub use committer::Committer;
 pub use disk::{Disk, Error};
 pub use load::{load, DeviceInfo, Loaded};
+pub use ordered::Ordered;
+pub use receiver::Receiver;
 pub use record_list::RecordList;
 pub use rounds::Rounds;

@@ -77,7 +77,10 @@ fn records(data: &[u8], header: &[u8; Header::BYTES]) -> Option<u64> {
     new.sort_unstable();
     new.dedup();
     assert_eq!(new.len(), seen.len());
-    Some(walked.records)
+    let mut old: Vec<u64> = seen.iter().map(|e| e.old).collect();
+    old.sort_unstable();
+    old.dedup();
+    (old.len() == seen.len()).then_some(walked.records)
 }
 
 /// Reads the bytes as a dump, which is in text if it is neither of the others.

@@ -4,7 +4,7 @@
 
 use host_tests::format::{Exception, Extent, Header, NoMemory};
 use host_tests::platform::Host;
-use host_tests::store::metadata::{load, Allocator, Committer, DeviceInfo, Disk, Loaded};
+use host_tests::store::metadata::{load, Allocator, Committer, DeviceInfo, Disk, Loaded, Ordered};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -94,7 +94,13 @@ pub fn live(data: &[u8], origin_sectors: u64) -> Option<u64> {
         found += 1;
         Ok(())
     };
-    let loaded = load::<_, Host>(&disk, cow, info(origin_sectors), 8, add);
+    let loaded = load::<_, Host>(
+        &disk,
+        cow,
+        info(origin_sectors),
+        8,
+        &mut Ordered::<Host, _>::new(add),
+    );
     let Ok(Loaded::Valid {
         geometry,
         list,

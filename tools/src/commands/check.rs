@@ -53,8 +53,8 @@ impl Tool for Check {
     const LONG_ABOUT: &'static str = "\
 Reads the header and every record of the list, and says what is wrong, where, and whether the \
 kernel would load the snapshot. Each record's chunks must lie on their devices, no new chunk may \
-be a metadata chunk or be used twice. It warns of what the kernel takes though it is odd: an old \
-chunk named twice, bytes after the end of the list. Nothing is ever written.
+be a metadata chunk, and no old and no new chunk may be used twice. It warns of what the kernel \
+takes though it is odd, as bytes after the end of the list. Nothing is ever written.
 
 With --json the object's \"verdict\" is \"loads\", \"new\" (there is no snapshot, the kernel \
 would begin one), \"invalid\" (loaded, but every read fails) or \"refused\".";

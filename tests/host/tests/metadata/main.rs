@@ -8,9 +8,11 @@
 //! be, and the data that a record points to must be there.
 
 mod disk;
+mod hostile;
 mod large;
 mod order;
 mod run;
+mod table;
 
 use proptest::prelude::*;
 use run::{Op, Setup, World};

@@ -97,12 +97,12 @@ impl World {
             logical_block: 512,
             physical_block: setup.physical_block,
         };
-        let add = |e| {
+        let mut add = |e| {
             found.push(e);
             Ok(())
         };
         let (cow, origin) = (info(disk.sectors()), info(ORIGIN_SECTORS));
-        match load::<_, Host>(disk, cow, origin, setup.chunk_sectors, add) {
+        match load::<_, Host>(disk, cow, origin, setup.chunk_sectors, &mut add) {
             Ok(Loaded::Valid {
                 geometry,
                 list,

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Who gets the exceptions that are found on a COW device.
+
+use super::disk::Error;
+use crate::format::Exception;
+
+/// Takes the exceptions that [`load`](super::load) finds.
+///
+/// [`Ordered`](super::Ordered) stands before a table that wants them in order and checked for old
+/// chunks that are used twice. A table that finds those by itself is a receiver; so is a function
+/// that takes exceptions as they come.
+pub trait Receiver<E> {
+    /// Takes an exception, in the order of the list. Its record is right by itself; whether its new
+    /// chunk is another record's too may only be known later.
+    fn take(&mut self, e: Exception) -> Result<(), Error<E>>;
+
+    /// All were taken, and no new chunk is used twice. That no old chunk is remains to be checked.
+    fn finish(&mut self) -> Result<(), Error<E>>;
+}
+
+impl<E, F: FnMut(Exception) -> Result<(), E>> Receiver<E> for F {
+    fn take(&mut self, e: Exception) -> Result<(), Error<E>> {
+        self(e).map_err(Error::Io)
+    }
+
+    fn finish(&mut self) -> Result<(), Error<E>> {
+        Ok(())
+    }
+}
