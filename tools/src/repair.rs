@@ -10,7 +10,8 @@
 //! * Of records with the same new chunk at most one is right. dm-snapshot hands out new chunks in
 //!   ascending order, so one that lies between its neighbours' is kept if it is the only such one;
 //!   otherwise none is.
-//! * Of records with the same old chunk the first is kept: it is the one that the kernel reads.
+//! * Of records with the same old chunk the last is kept: it is the one that the store in Linux 7.3's
+//!   dm-snapshot reads and writes.
 //!
 //! The list ends with the first empty record, as for the kernel. What follows it was either cleared
 //! on purpose (by a merge) or lost its predecessors to damage; only the user can know, and may ask
@@ -46,7 +47,7 @@ pub enum Reason {
     Fault(Fault),
     /// Another record has the same new chunk, and nothing says which is right.
     NewDoubtful(u64),
-    /// An earlier record has the same old chunk.
+    /// A later record has the same old chunk.
     OldUsedTwice(u64, Place),
     /// It stands after the end of the list.
     PastEnd(Place),
@@ -63,8 +64,8 @@ impl fmt::Display for Reason {
             Self::NewDoubtful(new) => {
                 write!(f, "new chunk {new} is also another record's")
             }
-            Self::OldUsedTwice(old, first) => {
-                write!(f, "old chunk {old} is also that of {first}, which is kept")
+            Self::OldUsedTwice(old, last) => {
+                write!(f, "old chunk {old} is also that of {last}, which is kept")
             }
             Self::PastEnd(place) => write!(f, "{place}: it stands after the end of the list"),
             Self::Unreadable(place, count, error) => {
@@ -230,9 +231,10 @@ impl Plan {
             .collect();
         order.sort_unstable();
         let mut repeated: HashMap<u64, u64> = HashMap::new();
-        for pair in order.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-            let first = *repeated.get(&pair[0].1).unwrap_or(&pair[0].1);
-            repeated.insert(pair[1].1, first);
+        for same in order.chunk_by(|a, b| a.0 == b.0) {
+            if let [earlier @ .., last] = same {
+                repeated.extend(earlier.iter().map(|(_, record)| (*record, last.1)));
+            }
         }
         drop(order);
         if repeated.is_empty() {
@@ -240,9 +242,9 @@ impl Plan {
         }
         for (record, e) in std::mem::take(&mut self.kept) {
             match repeated.get(&record) {
-                Some(first) => {
-                    let first = self.geometry.place(*first);
-                    self.drop(record, e, Reason::OldUsedTwice(e.old, first));
+                Some(last) => {
+                    let last = self.geometry.place(*last);
+                    self.drop(record, e, Reason::OldUsedTwice(e.old, last));
                 }
                 None => self.kept.push((record, e)),
             }

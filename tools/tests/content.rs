@@ -217,7 +217,7 @@ fn repeated_old_chunks_are_refused_until_repaired() {
         .arg(&repaired));
     std::fs::rename(repaired, &files.cow).unwrap();
     assert_eq!(files.export(&output, &[]).code, Some(0));
-    // The first record is the one that the kernel reads.
+    // The last record is the one that the C store reads.
     assert!(std::fs::read(&output).unwrap() == image.snapshot());
 }
 

@@ -127,8 +127,8 @@ impl Image {
     /// What the snapshot reads as.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut bytes = self.origin();
-        // The first record that names a chunk is the one that counts.
-        for (old, new) in self.records.iter().rev() {
+        // The last record that names a chunk is the one that counts.
+        for (old, new) in &self.records {
             let chunk = u64::from(self.chunk_sectors);
             for sector in 0..chunk.min(self.origin_sectors - old * chunk) {
                 let at = (old * chunk + sector) as usize * 512;
