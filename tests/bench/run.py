@@ -97,6 +97,7 @@ def main():
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--only", default="", help="cases whose line of progress matches this expression")
     parser.add_argument("--first", type=int, default=1, metavar="N", help="go on with the N-th case")
+    parser.add_argument("--slowness", type=int, default=1, metavar="N", help="what limits are stretched by")
     options = parser.parse_args()
     subprocess.run(["modprobe", "null_blk", "nr_devices=0"], check=True)
     subprocess.run(["modprobe", "dm-thin-pool"], check=True)
@@ -115,7 +116,7 @@ def main():
             for store in case.stores if turn % 2 == 0 else reversed(case.stores):
                 # scripts/bench ends a guest in which this takes longer than its limit
                 whole_file(NOW, json.dumps({"number": number, "of": len(wanted), "case": f"{case}: {store}",
-                                            "turn": turn, "limit": case.limit(store)}))
+                                            "turn": turn, "limit": case.limit(store) * options.slowness}))
                 try:
                     found = one(machine, case, store)
                 except (OSError, RuntimeError, ValueError, subprocess.CalledProcessError) as error:
