@@ -32,6 +32,7 @@
 
 mod check;
 mod chunk_size;
+mod cow_state;
 mod exception;
 mod fault;
 mod geometry;
@@ -42,6 +43,7 @@ mod walk;
 
 pub use check::{check_alone, RecordCheck};
 pub use chunk_size::{ChunkSize, ChunkSizeFault};
+pub use cow_state::{CowState, DeviceSize};
 pub use exception::Exception;
 pub use fault::Fault;
 pub use geometry::{Extent, Geometry, Place};

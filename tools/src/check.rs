@@ -5,7 +5,7 @@
 use crate::cow::{Cow, Layout};
 use crate::duplicates::{old_used_twice, Distinct, Repeats};
 use crate::error::{Error, Result};
-use crate::format::{check_alone, Fault, Geometry, Header};
+use crate::format::{check_alone, CowState, Fault, Geometry, Header};
 use crate::run::Runs;
 use std::fmt;
 
@@ -169,31 +169,18 @@ impl Checked {
 /// Checks the header only; `table_sectors` is the chunk size that the table would ask for if there
 /// is no snapshot yet, in sectors, 0 for the default.
 pub fn check_header(cow: &Cow, table_sectors: u32) -> Checked {
-    let layout = match cow.layout() {
-        Ok(Some(layout)) => layout,
-        Ok(None) => {
-            return match cow.new_snapshot(table_sectors) {
-                Ok(_) => Checked::new(Verdict::New),
-                Err(fault) => Checked::refused(fault),
-            };
-        }
-        Err(fault) => {
-            let mut checked = Checked::refused(fault);
-            let header = Header::read(cow.header_bytes());
-            let is_invalid = matches!(header, Ok(Some(header)) if !header.valid);
-            // The kernel does not lay out an invalid snapshot.
-            if is_invalid && matches!(fault, Fault::CowTooSmall { .. }) {
-                checked.verdict = Verdict::Invalid;
-            }
-            return checked;
-        }
+    let verdict = match cow.state(table_sectors) {
+        Ok(CowState::New(_)) => return Checked::new(Verdict::New),
+        Ok(CowState::Valid(_)) => Verdict::Loads,
+        Ok(CowState::Invalid(_)) => Verdict::Invalid,
+        Err(fault) => return Checked::refused(fault),
     };
-    let mut checked = Checked::new(if layout.header.valid {
-        Verdict::Loads
-    } else {
-        Verdict::Invalid
-    });
-    checked.layout = Some(layout);
+    let mut checked = Checked::new(verdict);
+    match cow.layout() {
+        Ok(layout) => checked.layout = layout,
+        // The kernel does not lay out an invalid snapshot.
+        Err(fault) => checked.fault(fault),
+    }
     let [_, valid, ..] = Header::fields(cow.header_bytes());
     if valid > 1 {
         checked.warn(Warning::OddValid(valid));

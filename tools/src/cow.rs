@@ -6,8 +6,8 @@ use crate::buffer::AlignedBuf;
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
 use crate::format::{
-    ChunkSize, Exception, Extent, Fault, Geometry, Header, List, NoMemory, Platform, Walk,
-    WalkError, Walked, SECTOR_BYTES,
+    CowState, DeviceSize, Exception, Extent, Fault, Geometry, Header, List, NoMemory, Platform,
+    Walk, WalkError, Walked, SECTOR_BYTES,
 };
 use std::path::Path;
 use std::sync::mpsc::{sync_channel, Receiver};
@@ -79,6 +79,15 @@ impl Origin {
     };
 }
 
+impl From<Origin> for DeviceSize {
+    fn from(origin: Origin) -> Self {
+        Self {
+            sectors: origin.sectors,
+            logical_block: origin.block,
+        }
+    }
+}
+
 impl From<&Device> for Origin {
     fn from(device: &Device) -> Self {
         Self {
@@ -110,9 +119,15 @@ pub fn layout(
     let Some(header) = Header::read(bytes)? else {
         return Ok(None);
     };
-    let chunk = ChunkSize::for_devices(header.chunk_sectors, cow_block, origin.block)
-        .map_err(|fault| Fault::ChunkSize(header.chunk_sectors, fault))?;
-    let geometry = Geometry::new(chunk, cow_sectors, origin.sectors)?;
+    let cow = DeviceSize {
+        sectors: cow_sectors,
+        logical_block: cow_block,
+    };
+    let geometry = match CowState::new(Some(header), cow, origin.into(), 0)? {
+        CowState::New(geometry) | CowState::Valid(geometry) => geometry,
+        // The kernel does not look at its records; the tools do.
+        CowState::Invalid(chunk) => Geometry::new(chunk, cow_sectors, origin.sectors)?,
+    };
     Ok(Some(Layout { header, geometry }))
 }
 
@@ -168,17 +183,15 @@ impl Cow {
         )
     }
 
-    /// Whether the kernel could begin a new snapshot with chunks of `table_sectors` sectors, as the
-    /// table says, or of the default where it says 0.
-    pub fn new_snapshot(&self, table_sectors: u32) -> std::result::Result<Geometry, Fault> {
-        let block = self.device.block();
-        let sectors = match table_sectors {
-            0 => ChunkSize::DEFAULT_SECTORS.max(block / SECTOR_BYTES),
-            sectors => sectors,
+    /// What the kernel makes of the device, where the table asks for chunks of `table_sectors`
+    /// sectors, 0 for none.
+    pub fn state(&self, table_sectors: u32) -> std::result::Result<CowState, Fault> {
+        let size = DeviceSize {
+            sectors: self.device.sectors(),
+            logical_block: self.device.block(),
         };
-        let chunk = ChunkSize::for_devices(sectors, block, self.origin.block)
-            .map_err(|fault| Fault::TableChunkSize(sectors, fault))?;
-        Geometry::new(chunk, self.device.sectors(), self.origin.sectors)
+        let header = Header::read(&self.header)?;
+        CowState::new(header, size, self.origin.into(), table_sectors)
     }
 
     /// What the header means, where nothing can be done without a snapshot.

@@ -3,7 +3,10 @@
 //! Reading the metadata when a snapshot is activated.
 
 use super::{disk::Error, Disk, Receiver, RecordList};
-use crate::format::{ChunkSize, Fault, Geometry, Header, Platform, Walk, WalkError, SECTOR_BYTES};
+use crate::format::{
+    ChunkSize, CowState, DeviceSize, Fault, Geometry, Header, Platform, Walk, WalkError,
+    SECTOR_BYTES,
+};
 
 /// What of a device decides what may lie on it.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +23,13 @@ impl DeviceInfo {
     /// What is written at once at least, in bytes.
     pub fn unit(&self) -> usize {
         self.physical_block.max(self.logical_block) as usize
+    }
+
+    fn size(&self) -> DeviceSize {
+        DeviceSize {
+            sectors: self.sectors,
+            logical_block: self.logical_block,
+        }
     }
 }
 
@@ -50,36 +60,22 @@ pub fn load<D: Disk, P: Platform>(
     table_chunk: u32,
     receiver: &mut impl Receiver<D::Error>,
 ) -> Result<Loaded<D::Buffer>, Error<D::Error>> {
-    let chunk_size =
-        |sectors| ChunkSize::for_devices(sectors, cow.logical_block, origin.logical_block);
     let header = read_header(disk, cow)?;
-    let chunk = match header {
-        Some(header) => chunk_size(header.chunk_sectors)
-            .map_err(|fault| Fault::ChunkSize(header.chunk_sectors, fault)),
-        None => {
-            let default = ChunkSize::DEFAULT_SECTORS.max(cow.logical_block / SECTOR_BYTES);
-            let sectors = if table_chunk == 0 {
-                default
-            } else {
-                table_chunk
-            };
-            chunk_size(sectors).map_err(|fault| Fault::TableChunkSize(sectors, fault))
-        }
-    }
-    .map_err(Error::Fault)?;
-    if header.is_some_and(|header| !header.valid) {
-        return Ok(Loaded::Invalid(chunk));
-    }
-    let geometry = Geometry::new(chunk, cow.sectors, origin.sectors).map_err(Error::Fault)?;
+    let state =
+        CowState::new(header, cow.size(), origin.size(), table_chunk).map_err(Error::Fault)?;
+    let geometry = match state {
+        CowState::Invalid(chunk) => return Ok(Loaded::Invalid(chunk)),
+        CowState::New(geometry) | CowState::Valid(geometry) => geometry,
+    };
     let mut list = RecordList::new(disk, geometry, cow.unit()).map_err(no_memory)?;
-    let next = if header.is_some() {
+    let next = if let CowState::Valid(_) = state {
         walk::<D, P>(disk, geometry, &mut list, receiver)?
     } else {
         // The area first: a header alone would bring whatever is there to life.
         disk.zero(geometry.chunks(1, 1)).map_err(Error::Io)?;
         disk.write_header(Header {
             valid: true,
-            chunk_sectors: chunk.sectors(),
+            chunk_sectors: geometry.chunk_size().sectors(),
         })
         .map_err(Error::Io)?;
         Geometry::FIRST_DATA_CHUNK

@@ -3,8 +3,8 @@
 //! The on-disk format against the plainest models of it.
 
 use host_tests::format::{
-    check_alone, ChunkSize, ChunkSizeFault, Exception, Fault, Geometry, Header, RecordCheck, Walk,
-    WalkError, Walked, SECTOR_BYTES,
+    check_alone, ChunkSize, ChunkSizeFault, CowState, DeviceSize, Exception, Fault, Geometry,
+    Header, RecordCheck, Walk, WalkError, Walked, SECTOR_BYTES,
 };
 use host_tests::platform::{Host, Small};
 use proptest::prelude::*;
@@ -119,6 +119,50 @@ proptest! {
             None
         };
         prop_assert_eq!(fault, expected);
+    }
+
+    /// A header overrides the table, the table overrides the default, and a dropped snapshot is
+    /// not laid out.
+    #[test]
+    fn a_state_is_decided(
+        header in prop::option::of((any::<bool>(), 0_u32..6)),
+        table in 0_u32..6,
+        block in 9_u32..17,
+        cow_sectors in 0_u64..300,
+    ) {
+        let sizes = [0, 1, 8, 33, 64, 1 << 22];
+        let table = sizes[table as usize];
+        let header = header.map(|(valid, size)| Header { valid, chunk_sectors: sizes[size as usize] });
+        let size = |sectors, block: u32| DeviceSize { sectors, logical_block: 1 << block };
+        let state = CowState::new(header, size(cow_sectors, block), size(1 << 20, 9), table);
+        let block_sectors = 1 << (block - 9);
+        let sectors = match header {
+            Some(header) => header.chunk_sectors,
+            None if table == 0 => 32.max(block_sectors),
+            None => table,
+        };
+        let fits = [1, 8, 32, 64, 128].contains(&sectors) && sectors % block_sectors == 0;
+        let too_small = cow_sectors / u64::from(sectors.max(1)) < 2;
+        match state {
+            Ok(CowState::New(geometry)) => {
+                prop_assert!(header.is_none() && fits && !too_small);
+                prop_assert_eq!(geometry.chunk_size().sectors(), sectors);
+            }
+            Ok(CowState::Valid(geometry)) => {
+                prop_assert!(header.unwrap().valid && fits && !too_small);
+                prop_assert_eq!(geometry.chunk_size().sectors(), sectors);
+            }
+            Ok(CowState::Invalid(chunk)) => {
+                prop_assert!(!header.unwrap().valid && fits);
+                prop_assert_eq!(chunk.sectors(), sectors);
+            }
+            Err(Fault::ChunkSize(refused, _)) => prop_assert!(header.is_some() && !fits && refused == sectors),
+            Err(Fault::TableChunkSize(refused, _)) => prop_assert!(header.is_none() && !fits && refused == sectors),
+            Err(fault) => {
+                prop_assert!(matches!(fault, Fault::CowTooSmall { .. }), "{}", fault);
+                prop_assert!(fits && too_small && header.is_none_or(|header| header.valid));
+            }
+        }
     }
 
     /// Every chunk of a device is the header's, an area's or data, and the numbers that lead there
