@@ -61,11 +61,7 @@ impl<P: Platform> RecordCheck<P> {
     /// Checks record number `record`, alone and, as far as that can be said now, against the
     /// earlier ones.
     pub fn check(&mut self, record: u64, e: Exception) -> Result<(), Fault> {
-        // Nearly every record is the next: no division for that one.
-        let next = e.new == self.next_new
-            && e.new < self.geometry.cow_chunks()
-            && e.old < self.geometry.origin_chunks();
-        if !next {
+        if !self.follows_and_fits(e) {
             check_alone(&self.geometry, record, e)?;
             if e.new < self.next_new {
                 self.late.try_push(e.new, record)?;
@@ -82,6 +78,17 @@ impl<P: Platform> RecordCheck<P> {
             self.next_area = self.geometry.area_chunk_above(self.next_area);
         }
         Ok(())
+    }
+
+    /// Whether `e` has the next new chunk and both its chunks are on their devices: it is right
+    /// alone then, and shares its new chunk with no earlier one.
+    ///
+    /// The next new chunk is neither the header's nor an area's, so that nothing is left of
+    /// [`check_alone`]. Nearly every record passes here, without a division.
+    fn follows_and_fits(&self, e: Exception) -> bool {
+        e.new == self.next_new
+            && e.new < self.geometry.cow_chunks()
+            && e.old < self.geometry.origin_chunks()
     }
 
     /// The first chunk above all that the records use, area chunks skipped: the next to hand out.

@@ -55,6 +55,84 @@ pub enum Fault {
     Interrupted,
 }
 
+/// What a fault says about, and so what is to be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultClass {
+    /// Nothing about the metadata: there was no memory for the check.
+    Memory,
+    /// Nothing about the metadata: the check was interrupted.
+    Interrupted,
+    /// The device holds something, but no snapshot.
+    Foreign,
+    /// The metadata does not suit what it was asked to work with: the program, the table, or the
+    /// devices.
+    Argument,
+    /// The metadata is damaged, or somebody made it so.
+    Damage,
+}
+
+impl Fault {
+    /// One word that says what kind of fault it is, for programs.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Magic(_) => "magic",
+            Self::Version(_) => "version",
+            Self::ChunkSize(..) => "chunk-size",
+            Self::TableChunkSize(..) => "table-chunk-size",
+            Self::CowTooSmall { .. } => "cow-too-small",
+            Self::AreaBeyondDevice { .. } => "area-beyond-device",
+            Self::NewIsMetadata(..) => "new-is-metadata",
+            Self::NewBeyondDevice(..) => "new-beyond-device",
+            Self::NewUsedTwice(..) => "new-used-twice",
+            Self::OldUsedTwice { .. } => "old-used-twice",
+            Self::OldBeyondOrigin(..) => "old-beyond-origin",
+            Self::Missing(_) => "missing",
+            Self::NoMemory => "no-memory",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The record that it stands in, where it is in one.
+    pub const fn place(&self) -> Option<Place> {
+        match *self {
+            Self::NewIsMetadata(place, _)
+            | Self::NewBeyondDevice(place, _)
+            | Self::NewUsedTwice(place, _)
+            | Self::OldBeyondOrigin(place, _)
+            | Self::Missing(place) => Some(place),
+            Self::Magic(_)
+            | Self::Version(_)
+            | Self::ChunkSize(..)
+            | Self::TableChunkSize(..)
+            | Self::CowTooSmall { .. }
+            | Self::AreaBeyondDevice { .. }
+            | Self::OldUsedTwice { .. }
+            | Self::NoMemory
+            | Self::Interrupted => None,
+        }
+    }
+
+    /// What it says about.
+    pub const fn class(&self) -> FaultClass {
+        match self {
+            Self::NoMemory => FaultClass::Memory,
+            Self::Interrupted => FaultClass::Interrupted,
+            Self::Magic(_) => FaultClass::Foreign,
+            Self::Version(_)
+            | Self::ChunkSize(..)
+            | Self::TableChunkSize(..)
+            | Self::CowTooSmall { .. } => FaultClass::Argument,
+            Self::AreaBeyondDevice { .. }
+            | Self::NewIsMetadata(..)
+            | Self::NewBeyondDevice(..)
+            | Self::NewUsedTwice(..)
+            | Self::OldUsedTwice { .. }
+            | Self::OldBeyondOrigin(..)
+            | Self::Missing(_) => FaultClass::Damage,
+        }
+    }
+}
+
 impl From<NoMemory> for Fault {
     fn from(_: NoMemory) -> Self {
         Self::NoMemory

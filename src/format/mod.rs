@@ -45,7 +45,7 @@ pub use check::{check_alone, RecordCheck};
 pub use chunk_size::{ChunkSize, ChunkSizeFault};
 pub use cow_state::{CowState, DeviceSize};
 pub use exception::Exception;
-pub use fault::Fault;
+pub use fault::{Fault, FaultClass};
 pub use geometry::{Extent, Geometry, Place};
 pub use header::Header;
 pub use pairs::Pairs;

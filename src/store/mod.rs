@@ -14,7 +14,7 @@ mod platform;
 pub(crate) use persistent::Persistent;
 
 use crate::dm::{message::dm_err, unclean, Device};
-use crate::format::Fault;
+use crate::format::FaultClass;
 use kernel::prelude::*;
 use metadata::DeviceInfo;
 
@@ -25,21 +25,12 @@ fn report(cow: &Device, error: metadata::Error<Error>) -> Error {
         metadata::Error::Fault(fault) => fault,
     };
     dm_err!("{}: {}", cow, fault);
-    match fault {
-        Fault::NoMemory => ENOMEM,
-        Fault::Interrupted => EINTR,
-        Fault::Magic(_) => ENXIO,
-        Fault::Version(_)
-        | Fault::ChunkSize(..)
-        | Fault::TableChunkSize(..)
-        | Fault::CowTooSmall { .. } => EINVAL,
-        Fault::AreaBeyondDevice { .. }
-        | Fault::NewIsMetadata(..)
-        | Fault::NewBeyondDevice(..)
-        | Fault::NewUsedTwice(..)
-        | Fault::OldUsedTwice { .. }
-        | Fault::OldBeyondOrigin(..)
-        | Fault::Missing(_) => unclean(),
+    match fault.class() {
+        FaultClass::Memory => ENOMEM,
+        FaultClass::Interrupted => EINTR,
+        FaultClass::Foreign => ENXIO,
+        FaultClass::Argument => EINVAL,
+        FaultClass::Damage => unclean(),
     }
 }
 

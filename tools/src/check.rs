@@ -84,26 +84,6 @@ impl fmt::Display for Warning {
     }
 }
 
-/// One word that says what kind of fault it is, for programs.
-pub fn fault_name(fault: &Fault) -> &'static str {
-    match fault {
-        Fault::Magic(_) => "magic",
-        Fault::Version(_) => "version",
-        Fault::ChunkSize(..) => "chunk-size",
-        Fault::TableChunkSize(..) => "table-chunk-size",
-        Fault::CowTooSmall { .. } => "cow-too-small",
-        Fault::AreaBeyondDevice { .. } => "area-beyond-device",
-        Fault::NewIsMetadata(..) => "new-is-metadata",
-        Fault::NewBeyondDevice(..) => "new-beyond-device",
-        Fault::NewUsedTwice(..) => "new-used-twice",
-        Fault::OldUsedTwice { .. } => "old-used-twice",
-        Fault::OldBeyondOrigin(..) => "old-beyond-origin",
-        Fault::Missing(_) => "missing",
-        Fault::NoMemory => "no-memory",
-        Fault::Interrupted => "interrupted",
-    }
-}
-
 /// What a check found.
 #[derive(Clone, Debug)]
 pub struct Checked {

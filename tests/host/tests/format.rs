@@ -230,6 +230,38 @@ proptest! {
         prop_assert_eq!(check.finish().is_err(), twice);
     }
 
+    /// A record that is the next passes without being looked at alone: it would have passed there.
+    #[test]
+    fn the_fast_path_skips_nothing(
+        shift in 0_u32..2,
+        cow_chunks in 2_u64..200,
+        origin_chunks in prop_oneof![1_u64..200, Just(0)],
+        steps in prop::collection::vec((0_u32..12, 0_u64..210), 0..150),
+    ) {
+        let geometry = geometry(shift, cow_chunks, origin_chunks);
+        let mut check = RecordCheck::<Host>::new(geometry);
+        let mut used = HashSet::new();
+        let mut next = 2;
+        let mut twice = false;
+        for (record, (kind, number)) in (0..).zip(steps) {
+            let e = match kind {
+                0 => Exception { old: 0, new: number },
+                1 => Exception { old: number, new: next },
+                2 => Exception { old: 0, new: next + 1 },
+                3 => Exception { old: 0, new: next - 1 },
+                _ => Exception { old: 0, new: next },
+            };
+            let alone = check_alone(&geometry, record, e);
+            prop_assert_eq!(check.check(record, e), alone);
+            if alone.is_ok() {
+                twice |= !used.insert(e.new);
+                next = next.max(geometry.skip_metadata(e.new + 1));
+            }
+            prop_assert_eq!(check.next_new(), next);
+        }
+        prop_assert_eq!(check.finish().is_err(), twice);
+    }
+
     #[test]
     fn no_memory_is_a_fault(list in prop::collection::vec(2_u64..30, 0..20)) {
         let geometry = geometry(0, 350, 10);

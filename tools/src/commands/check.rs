@@ -3,7 +3,7 @@
 //! `snap_check`
 
 use super::{OriginArgs, Tool};
-use crate::check::{check, check_header, fault_name, Checked};
+use crate::check::{check, check_header, Checked};
 use crate::cow::Cow;
 use crate::device::Access;
 use crate::error::Result;
@@ -146,22 +146,11 @@ fn to_json(cow: &Cow, checked: &Checked) -> Value {
 }
 
 fn fault_json(fault: &Fault) -> Value {
-    let mut value = json!({ "kind": fault_name(fault), "message": fault.to_string() });
-    if let Some(Place { area, index, byte }) = place(fault) {
+    let mut value = json!({ "kind": fault.kind(), "message": fault.to_string() });
+    if let Some(Place { area, index, byte }) = fault.place() {
         value["area"] = area.into();
         value["record"] = index.into();
         value["byte"] = byte.into();
     }
     value
-}
-
-fn place(fault: &Fault) -> Option<Place> {
-    match *fault {
-        Fault::NewIsMetadata(place, _)
-        | Fault::NewBeyondDevice(place, _)
-        | Fault::NewUsedTwice(place, _)
-        | Fault::OldBeyondOrigin(place, _)
-        | Fault::Missing(place) => Some(place),
-        _ => None,
-    }
 }
