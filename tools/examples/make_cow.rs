@@ -9,7 +9,8 @@
 //! The records name different old chunks, in an order that is random or ascending.
 
 use snap_tools::dump::{Head, Visitor};
-use snap_tools::restore::{Restorer, Target};
+use snap_tools::output::Output;
+use snap_tools::restore::Restorer;
 use snap_tools::run::Run;
 use std::error::Error;
 
@@ -23,10 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let random = rest.first().is_none_or(|order| order == "random");
     let epa = u64::from(chunk_sectors) * 32;
     let areas = records / epa + 1;
-    let target = Target {
-        path: path.into(),
-        force: true,
-    };
+    let target = Output::new(path.as_ref(), true);
     let mut restorer = Restorer::new(target, snap_tools::cow::Origin::UNKNOWN);
     restorer.head(&Head {
         chunk_sectors,

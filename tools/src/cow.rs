@@ -77,6 +77,33 @@ impl Origin {
         sectors: u64::MAX,
         block: SECTOR_BYTES,
     };
+
+    /// The origin `device`. One of no sectors cannot be an origin: [`Geometry::new`] would take its
+    /// size for unknown, and no old chunk would be refused.
+    pub fn of(device: &Device) -> Result<Self> {
+        if device.sectors() == 0 {
+            return Err(Error::Refused(format!(
+                "{}: it is smaller than a sector and cannot be an origin",
+                device.path().display()
+            )));
+        }
+        Ok(Self {
+            sectors: device.sectors(),
+            block: device.block(),
+        })
+    }
+
+    /// An origin of which at most the size is known, in sectors.
+    pub fn of_size(sectors: Option<u64>) -> Result<Self> {
+        match sectors {
+            None => Ok(Self::UNKNOWN),
+            Some(0) => Err(Error::Refused("an origin of 0 sectors is none".into())),
+            Some(sectors) => Ok(Self {
+                sectors,
+                ..Self::UNKNOWN
+            }),
+        }
+    }
 }
 
 impl From<Origin> for DeviceSize {
@@ -84,15 +111,6 @@ impl From<Origin> for DeviceSize {
         Self {
             sectors: origin.sectors,
             logical_block: origin.block,
-        }
-    }
-}
-
-impl From<&Device> for Origin {
-    fn from(device: &Device) -> Self {
-        Self {
-            sectors: device.sectors(),
-            block: device.block(),
         }
     }
 }

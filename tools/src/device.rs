@@ -5,11 +5,13 @@
 use crate::buffer::AlignedBuf;
 use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
+use crate::identity::{holding_loop, Identity};
+use crate::output::create_new;
 use rustix::fs::{fallocate, flock, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What a device is opened for.
@@ -31,11 +33,13 @@ pub struct Device {
     path: PathBuf,
     /// Bytes, a multiple of the sector.
     bytes: u64,
+    /// Bytes after these, less than a sector.
+    tail: u32,
     /// Bytes in a logical block.
     block: u32,
     is_block_device: bool,
     direct: bool,
-    identity: (u64, u64),
+    identity: Identity,
 }
 
 impl Device {
@@ -58,14 +62,10 @@ impl Device {
         Self::from_file(file, path, direct)
     }
 
-    /// Creates a regular file of `bytes` bytes, all a hole; there must be none of that name.
+    /// Creates a regular file of `bytes` bytes, all a hole, for its owner only; there must be none of
+    /// that name.
     pub fn create(path: &Path, bytes: u64) -> Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .map_err(|source| Self::file_error(path, "create", source))?;
+        let file = create_new(path)?;
         Self::lock(&file, path, Access::Write)?;
         file.set_len(bytes)
             .map_err(|source| Self::file_error(path, "set the size of", source))?;
@@ -102,7 +102,20 @@ impl Device {
             .open(path)
             .map_err(|source| Self::file_error(path, "open", source))?;
         Self::lock(&file, path, access)?;
+        if access == Access::Write {
+            let meta = file.metadata();
+            let meta = meta.map_err(|source| Self::file_error(path, "open", source))?;
+            Self::refuse_held(path, &meta)?;
+        }
         Ok(file)
+    }
+
+    /// Refuses to write to a file, of `meta`, that a loop device holds.
+    pub fn refuse_held(path: &Path, meta: &Metadata) -> Result<()> {
+        match holding_loop(meta) {
+            None => Ok(()),
+            Some(_) => Err(Error::InUse { path: path.into() }),
+        }
     }
 
     fn lock(file: &File, path: &Path, access: Access) -> Result<()> {
@@ -127,19 +140,15 @@ impl Device {
         } else {
             SECTOR_BYTES
         };
-        let identity = if is_block_device {
-            (0, meta.rdev())
-        } else {
-            (meta.dev(), meta.ino())
-        };
         Ok(Self {
             file,
             path: path.into(),
             bytes: end - end % u64::from(SECTOR_BYTES),
+            tail: (end % u64::from(SECTOR_BYTES)) as u32,
             block,
             is_block_device,
             direct,
-            identity,
+            identity: Identity::new(&meta),
         })
     }
 
@@ -176,9 +185,19 @@ impl Device {
         self.is_block_device
     }
 
-    /// Whether both are the same device or file.
+    /// How many bytes, less than a sector, follow the last whole sector.
+    pub fn tail(&self) -> u32 {
+        self.tail
+    }
+
+    /// Which bytes it stands for.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whether a write to one may change the other, by whatever names they were opened.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.identity == other.identity
+        self.identity.overlaps(&other.identity)
     }
 
     /// The open file, for what only files can do.
@@ -233,6 +252,7 @@ impl Device {
             .set_len(bytes)
             .map_err(|source| Self::file_error(&self.path, "set the size of", source))?;
         self.bytes = bytes - bytes % u64::from(SECTOR_BYTES);
+        self.tail = (bytes % u64::from(SECTOR_BYTES)) as u32;
         Ok(())
     }
 

@@ -4,16 +4,16 @@
 
 use crate::buffer::{is_zero, AlignedBuf};
 use crate::device::{Access, Device};
-use crate::dump::partial_name;
 use crate::error::{Error, Result};
+use crate::format::SECTOR_BYTES;
 use crate::interrupt::Interrupt;
+use crate::output::{sync_directory, Kind, Output};
 use crate::report::{Progress, Report};
-use crate::restore::refuse_live_data;
 use crate::snapshot::Snapshot;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,8 +62,94 @@ struct State {
     snap_export: u32,
     /// What was exported: the state means nothing for anything else.
     source: Source,
+    /// Where it was exported to: nor for anything else.
+    destination: Destination,
     /// Everything before this byte is in the output, durably.
     done: u64,
+}
+
+impl State {
+    const VERSION: u32 = 2;
+
+    /// Reads the state file `path`; `None` where there is none. A file that is something else is
+    /// refused.
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match fs::read(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(file_error(path, "read"))?,
+        };
+        match serde_json::from_slice::<Self>(&text) {
+            Ok(state) if state.snap_export == Self::VERSION => Ok(Some(state)),
+            _ => Err(Error::Refused(format!(
+                "{}: it is not the state of an export, and is left alone; give --state another \
+                 file",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Refuses to go on with the export of anything but `source`.
+    fn refuse_other(&self, source: &Source, path: &Path) -> Result<()> {
+        if self.source == *source {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "{}: it belongs to the export of something else, or the origin or COW device has \
+             changed since; give --restart to begin from the start",
+            path.display()
+        )))
+    }
+
+    fn other_output(&self, path: &Path) -> Error {
+        Error::Refused(format!(
+            "{}: it belongs to an export to another output; give --restart to begin from the start",
+            path.display()
+        ))
+    }
+
+    /// Writes the state file `path`, durably and at once.
+    fn write(&self, path: &Path) -> Result<()> {
+        let failed = |source| file_error(path, "write")(source);
+        let text = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;
+        let directory = Output::new(path, true).directory().to_owned();
+        let mut file = tempfile::Builder::new()
+            .prefix(".snap_export.")
+            .tempfile_in(&directory)
+            .map_err(failed)?;
+        file.write_all(&text).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(path).map_err(|e| failed(e.error))?;
+        sync_directory(&directory)
+    }
+}
+
+/// The file or device that an export goes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Destination {
+    is_block_device: bool,
+    /// The device's number, or that of the file system.
+    device: u64,
+    /// The file's inode.
+    inode: u64,
+    bytes: u64,
+}
+
+impl Destination {
+    fn of(device: &Device) -> Result<Self> {
+        let meta = device.file().metadata();
+        let meta = meta.map_err(file_error(device.path(), "ask for"))?;
+        let is_block_device = device.is_block_device();
+        let (device_number, inode) = match is_block_device {
+            true => (meta.rdev(), 0),
+            false => (meta.dev(), meta.ino()),
+        };
+        Ok(Self {
+            is_block_device,
+            device: device_number,
+            inode,
+            bytes: device.bytes(),
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +201,7 @@ pub fn export(
     interrupt: &Interrupt,
 ) -> Result<Exported> {
     let source = Source::of(snapshot);
-    let mut output = Output::open(snapshot, options, source)?;
+    let mut output = Target::open(snapshot, options, source)?;
     let resumed_at = output.state.done;
     if resumed_at > 0 {
         report.info(format_args!("going on at byte {resumed_at}"));
@@ -129,107 +215,180 @@ pub fn export(
     })
 }
 
-struct Output {
+struct Target {
     device: Arc<Device>,
-    /// The name of the complete file.
-    rename_to: Option<PathBuf>,
+    /// What the complete file becomes.
+    rename_to: Option<Output>,
     state_path: Option<PathBuf>,
     state: State,
     checkpoint: Duration,
 }
 
-impl Output {
+impl Target {
     fn open(snapshot: &Snapshot, options: &Options, source: Source) -> Result<Self> {
-        let path = &options.output;
-        let is_file = fs::metadata(path).map_or(true, |meta| meta.is_file());
-        let mut state_path = options.state.clone();
-        let mut target = path.clone();
-        if is_file {
-            if path.exists() && !options.force {
+        let output = Output::new(&options.output, options.force);
+        let output = snapshot.inputs().fold(output, Output::apart_from);
+        match output.kind()? {
+            Kind::Missing | Kind::File => Self::open_file(output, options, source),
+            Kind::BlockDevice => Self::open_device(&output, options, source, snapshot),
+            Kind::Standard | Kind::Stream => Err(Error::Refused(format!(
+                "{}: it is neither a block device nor a file",
+                output.path().display()
+            ))),
+        }
+        .and_then(|target| target.compare(snapshot))
+    }
+
+    /// A file: what is copied goes to another name first.
+    fn open_file(output: Output, options: &Options, source: Source) -> Result<Self> {
+        output.refuse_file()?;
+        let beside = |suffix| {
+            let mut name = output.path().as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let partial = beside(".partial");
+        let state_path = options.state.clone();
+        let state_path = state_path.unwrap_or_else(|| beside(".partial.state"));
+        let partial_output = Output::new(&partial, true).apart_from_output(&output);
+        let state_output = Output::new(&state_path, true).apart_from_output(&partial_output);
+        refuse_no_file(&state_output)?;
+        let earlier = State::read(&state_path)?;
+        let there = match fs::symlink_metadata(&partial) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            meta => Some(meta.map_err(file_error(&partial, "open"))?),
+        };
+        if let Some(meta) = there {
+            partial_output.kind()?;
+            // An empty file is one that an export had no time to note.
+            let is_ours = match &earlier {
+                Some(state) => {
+                    (state.destination.device, state.destination.inode) == (meta.dev(), meta.ino())
+                }
+                None => meta.len() == 0,
+            };
+            if !meta.is_file() || !is_ours {
                 return Err(Error::Refused(format!(
-                    "{}: it exists; give --force to overwrite it",
-                    path.display()
+                    "{}: it exists, and no export that can be gone on with made it; remove it if \
+                     nobody needs it",
+                    partial.display()
                 )));
             }
-            target = partial_name(path);
-            let mut beside = target.as_os_str().to_owned();
-            beside.push(".state");
-            state_path = state_path.or_else(|| Some(beside.into()));
+            // Nobody else is at it.
+            let device = Device::open(&partial, Access::Write)?;
+            if let Some(state) = earlier.filter(|_| !options.restart) {
+                state.refuse_other(&source, &state_path)?;
+                return Ok(Self {
+                    device: Arc::new(device),
+                    rename_to: Some(output),
+                    state_path: Some(state_path),
+                    state,
+                    checkpoint: options.checkpoint,
+                });
+            }
+            fs::remove_file(&partial).map_err(file_error(&partial, "remove"))?;
+        } else if let Some(state) = earlier.filter(|_| !options.restart) {
+            state.refuse_other(&source, &state_path)?;
+            // A state that was named may be another output's.
+            if state.destination.is_block_device || options.state.is_some() {
+                return Err(state.other_output(&state_path));
+            }
         }
-        let mut done = 0;
-        if let Some(state_path) = state_path.as_deref().filter(|_| !options.restart) {
-            done = Self::resume_at(state_path, &source, &target)?;
-        }
-        let device = if is_file {
-            if done == 0 && target.exists() {
-                fs::remove_file(&target).map_err(file_error(&target, "remove"))?;
-            }
-            if target.exists() {
-                Device::open(&target, Access::Write)?
-            } else {
-                Device::create(&target, snapshot.bytes())?
-            }
-        } else {
-            let device = Device::open(&target, Access::Write)?;
-            if !options.force && done == 0 {
-                refuse_live_data(&device)?;
-            }
-            device
+        let mut device = Device::create(&partial, 0)?;
+        let bytes = source.bytes;
+        let state = State {
+            snap_export: State::VERSION,
+            source,
+            destination: Destination {
+                bytes,
+                ..Destination::of(&device)?
+            },
+            done: 0,
         };
-        let inputs = [Some(snapshot.cow().device()), snapshot.origin()];
-        if inputs
-            .into_iter()
-            .flatten()
-            .any(|input| input.is_same(&device))
-        {
-            return Err(Error::Refused(format!(
-                "{}: the output cannot be the origin or the COW device",
-                path.display()
-            )));
+        state.write(&state_path)?;
+        device.set_bytes(bytes)?;
+        Ok(Self {
+            device: Arc::new(device),
+            rename_to: Some(output),
+            state_path: Some(state_path),
+            state,
+            checkpoint: options.checkpoint,
+        })
+    }
+
+    fn open_device(
+        output: &Output,
+        options: &Options,
+        source: Source,
+        snapshot: &Snapshot,
+    ) -> Result<Self> {
+        let mut earlier = None;
+        if let Some(path) = &options.state {
+            refuse_no_file(&Output::new(path, true).apart_from_output(output))?;
+            earlier = State::read(path)?;
         }
+        // With something done by an earlier export the device holds that.
+        let goes_on = earlier.filter(|state| !options.restart && state.done > 0);
+        let device = match goes_on {
+            Some(_) => output.forced().device(0)?,
+            None => output.device(0)?,
+        };
         if device.bytes() < snapshot.bytes() {
             return Err(Error::Refused(format!(
-                "{}: it has {} bytes, the snapshot {}",
-                target.display(),
+                "{}: it has {} bytes, but the snapshot has {}",
+                device.path().display(),
                 device.bytes(),
                 snapshot.bytes()
             )));
         }
+        let destination = Destination::of(&device)?;
+        let state = match (goes_on, &options.state) {
+            (Some(state), Some(path)) => {
+                state.refuse_other(&source, path)?;
+                if state.destination != destination {
+                    return Err(state.other_output(path));
+                }
+                state
+            }
+            _ => State {
+                snap_export: State::VERSION,
+                source,
+                destination,
+                done: 0,
+            },
+        };
         Ok(Self {
             device: Arc::new(device),
-            rename_to: is_file.then(|| path.clone()),
-            state_path,
+            rename_to: None,
+            state_path: options.state.clone(),
+            state,
             checkpoint: options.checkpoint,
-            state: State {
-                snap_export: 1,
-                source,
-                done,
-            },
         })
     }
 
-    /// How far an earlier export of the same snapshot came.
-    fn resume_at(state_path: &Path, source: &Source, target: &Path) -> Result<u64> {
-        let text = match fs::read(state_path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-            text => text.map_err(file_error(state_path, "read"))?,
-        };
-        let state = serde_json::from_slice::<State>(&text).ok();
-        match state {
-            Some(state) if state.snap_export == 1 && state.source == *source => {
-                let exists = target.exists();
-                Ok(if exists {
-                    state.done.min(source.bytes)
-                } else {
-                    0
-                })
+    /// Refuses to go on with an output that does not hold what the state says: looks at it in
+    /// several places.
+    fn compare(self, snapshot: &Snapshot) -> Result<Self> {
+        const PLACES: u64 = 16;
+        const PLACE_BYTES: u64 = 64 * 1024;
+        let done = self.state.done.min(snapshot.bytes());
+        let bytes = done.min(PLACE_BYTES);
+        let mut buffers = [(); 2].map(|()| AlignedBuf::new(bytes as usize));
+        for place in 0..PLACES.min(done) {
+            let sector = u64::from(SECTOR_BYTES);
+            let offset = (done - bytes) / (PLACES - 1) * place / sector * sector;
+            let [expected, found] = &mut buffers;
+            snapshot.read_at(expected, offset)?;
+            self.device.read_at(found, offset)?;
+            if **expected != **found {
+                return Err(Error::Refused(format!(
+                    "{}: it does not hold what was exported to it, at byte {offset} or after; give \
+                     --restart to begin from the start",
+                    self.device.path().display()
+                )));
             }
-            _ => Err(Error::Refused(format!(
-                "{}: it belongs to the export of something else, or the origin or COW device has \
-                 changed since; give --restart to begin from the start",
-                state_path.display()
-            ))),
         }
+        Ok(self)
     }
 
     /// Copies what is left; returns how many bytes were written.
@@ -322,22 +481,14 @@ impl Output {
             return Ok(());
         };
         self.device.flush()?;
-        let mut new = path.as_os_str().to_owned();
-        new.push(".new");
-        let new = PathBuf::from(new);
-        let text = serde_json::to_vec(&self.state).unwrap_or_default();
-        fs::write(&new, text)
-            .and_then(|()| fs::File::open(&new)?.sync_all())
-            .map_err(file_error(&new, "write"))?;
-        fs::rename(&new, path).map_err(file_error(&new, "rename"))
+        self.state.write(path)
     }
 
     fn finish(self) -> Result<()> {
         // The name says that the image is complete, so it must be.
         self.device.flush()?;
-        if let Some(path) = &self.rename_to {
-            fs::rename(self.device.path(), path)
-                .map_err(file_error(self.device.path(), "rename"))?;
+        if let Some(output) = &self.rename_to {
+            output.rename_from(self.device.path())?;
         }
         if let Some(path) = &self.state_path {
             match fs::remove_file(path) {
@@ -383,6 +534,17 @@ impl Sink {
             from = end;
         }
         Ok(written)
+    }
+}
+
+/// Refuses a state that would not be a file, or would be what `state` must not be.
+fn refuse_no_file(state: &Output) -> Result<()> {
+    match state.kind()? {
+        Kind::Missing | Kind::File => Ok(()),
+        _ => Err(Error::Refused(format!(
+            "{}: a state must be a file",
+            state.path().display()
+        ))),
     }
 }
 

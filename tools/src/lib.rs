@@ -25,13 +25,16 @@ pub mod dump;
 pub mod duplicates;
 pub mod error;
 pub mod export;
+pub mod identity;
 pub mod interrupt;
 pub mod merge;
+pub mod output;
 pub mod repair;
 pub mod report;
 pub mod restore;
 pub mod run;
 pub mod snapshot;
 pub mod stat;
+pub mod stream;
 
 pub use error::{Error, Result};

@@ -2,6 +2,7 @@
 
 //! What the user sees while a tool works.
 
+use crate::device::Device;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::Display;
 use std::io::IsTerminal;
@@ -41,6 +42,18 @@ impl Report {
     pub fn error(&self, message: impl Display) {
         if !self.quiet {
             eprintln!("error: {message}");
+        }
+    }
+
+    /// Warns of the end of an origin that is no whole sector, which no device has.
+    pub fn tail(&self, origin: &Device) {
+        if origin.tail() > 0 {
+            self.warn(format_args!(
+                "{}: its last {} bytes are less than a sector and left out, as a loop device of it \
+                 would leave them out",
+                origin.path().display(),
+                origin.tail()
+            ));
         }
     }
 

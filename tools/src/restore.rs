@@ -2,14 +2,14 @@
 
 //! Writes the metadata of a COW device.
 
-use crate::buffer::{is_zero, AlignedBuf};
+use crate::buffer::AlignedBuf;
 use crate::cow::{byte_range, Origin, Userspace};
-use crate::device::{Access, Device};
+use crate::device::Device;
 use crate::dump::{Head, Visitor};
 use crate::error::{Error, Result};
 use crate::format::{ChunkSize, Exception, Fault, Geometry, Header, RecordCheck, SECTOR_BYTES};
+use crate::output::{bytes_of, Output};
 use crate::run::Run;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Writes header and areas to a COW device.
@@ -108,73 +108,9 @@ impl AreaWriter {
     }
 }
 
-/// The bytes at the start of a device that must be zero for it to count as empty. Every common
-/// file system and volume manager leaves a mark there.
-const EMPTY_BYTES: u64 = 128 * 1024;
-
-/// Refuses a device that something is stored on.
-pub fn refuse_live_data(device: &Device) -> Result<()> {
-    let mut start = AlignedBuf::new(device.bytes().min(EMPTY_BYTES) as usize);
-    device.read_at(&mut start, 0)?;
-    if is_zero(&start) {
-        return Ok(());
-    }
-    let header: Option<[u8; Header::BYTES]> = start.first_chunk().copied();
-    let what = match header.map(|header| Header::read(&header)) {
-        Some(Ok(Some(_))) => "a snapshot",
-        _ => "data",
-    };
-    Err(Error::Refused(format!(
-        "{}: it holds {what}; give --force to overwrite it",
-        device.path().display()
-    )))
-}
-
-/// What to restore to.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// A block device, or a file that is made if there is none.
-    pub path: PathBuf,
-    /// Overwrite what is there.
-    pub force: bool,
-}
-
-impl Target {
-    /// Opens the device, or makes the file, for a COW of `sectors` sectors.
-    ///
-    /// An existing file shorter than that is made longer.
-    pub fn open(&self, sectors: u64) -> Result<Device> {
-        open_target(&self.path, sectors, self.force)
-    }
-}
-
-fn open_target(path: &Path, sectors: u64, force: bool) -> Result<Device> {
-    let too_large = || {
-        Error::Refused(format!(
-            "{}: a COW device of {sectors} sectors cannot be made",
-            path.display()
-        ))
-    };
-    let bytes = sectors.checked_mul(SECTOR_BYTES.into());
-    let bytes = bytes
-        .filter(|bytes| i64::try_from(*bytes).is_ok())
-        .ok_or_else(too_large)?;
-    if !path.exists() {
-        return Device::create(path, bytes);
-    }
-    let mut device = Device::open(path, Access::Write)?;
-    if !force {
-        refuse_live_data(&device)?;
-    }
-    if !device.is_block_device() && device.bytes() < bytes {
-        device.set_bytes(bytes)?;
-    }
-    Ok(device)
-}
-
 /// Writes a dump to a COW device; see [`AreaWriter`].
 pub struct Restorer {
-    target: Target,
+    target: Output,
     origin: Origin,
     /// The head and what writes the list, once the head is known.
     list: Option<(Head, AreaWriter)>,
@@ -183,7 +119,7 @@ pub struct Restorer {
 
 impl Restorer {
     /// Will write to `target`, for a snapshot of `origin`.
-    pub fn new(target: Target, origin: Origin) -> Self {
+    pub fn new(target: Output, origin: Origin) -> Self {
         Self {
             target,
             origin,
@@ -204,7 +140,7 @@ impl Restorer {
             .map_err(|fault| Fault::ChunkSize(head.chunk_sectors, fault))
             .and_then(|chunk| Geometry::new(chunk, sectors, self.origin.sectors))
             .map_err(|fault| Error::Fault {
-                path: self.target.path.clone(),
+                path: self.target.path().into(),
                 fault,
             })
     }
@@ -219,7 +155,14 @@ impl Visitor for Restorer {
         }
         // A dump that makes no sense shall not make a file.
         self.geometry(head, None)?;
-        let device = self.target.open(head.cow_sectors)?;
+        let bytes = bytes_of(head.cow_sectors).ok_or_else(|| {
+            Error::Refused(format!(
+                "{}: a COW device of {} sectors cannot be made",
+                self.target.path().display(),
+                head.cow_sectors
+            ))
+        })?;
+        let device = self.target.device(bytes)?;
         let geometry = self.geometry(head, Some(&device))?;
         self.list = Some((*head, AreaWriter::new(Arc::new(device), geometry)?));
         Ok(())

@@ -169,6 +169,13 @@ impl Snapshot {
         self.origin.as_deref()
     }
 
+    /// The devices it is read from.
+    pub fn inputs(&self) -> impl Iterator<Item = &Device> {
+        [Some(self.cow.device()), self.origin()]
+            .into_iter()
+            .flatten()
+    }
+
     /// What the COW device keeps.
     pub fn map(&self) -> &Map {
         &self.map

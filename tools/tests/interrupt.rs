@@ -75,7 +75,7 @@ fn signal(round: u32) -> &'static str {
 
 fn content(cow: &Path, origin: &Path) -> Vec<u8> {
     let origin = Arc::new(Device::open(origin, Access::Read).unwrap());
-    let cow = Cow::open(cow, Access::Read, Origin::from(&*origin)).unwrap();
+    let cow = Cow::open(cow, Access::Read, Origin::of(&origin).unwrap()).unwrap();
     let snapshot = Snapshot::new(cow, Some(origin), None, false).unwrap();
     let mut bytes = vec![0; snapshot.bytes() as usize];
     snapshot.read_at(&mut bytes, 0).unwrap();
@@ -159,12 +159,10 @@ fn export_goes_on_where_it_was() {
 #[test]
 fn an_export_of_something_else_is_not_gone_on_with() {
     let dir = tempdir().unwrap();
-    let image = Image::of(8, &[1, 2]);
+    let image = Image::of(8, &(0..2000).map(|i| i * 4).collect::<Vec<_>>());
     let cow = image.write_cow(&dir.path().join("cow"));
     let origin = image.write_origin(&dir.path().join("origin"));
     let output = dir.path().join("out");
-    std::fs::write(dir.path().join("out.partial"), [0; 3 * 4096]).unwrap();
-    std::fs::write(dir.path().join("out.partial.state"), "{}").unwrap();
     let export = || {
         let mut command = tool("export");
         command
@@ -176,9 +174,18 @@ fn an_export_of_something_else_is_not_gone_on_with() {
             .arg(&output);
         command
     };
+    let mut delays = Delays::new(time(&mut export()));
+    let state = dir.path().join("out.partial.state");
+    while !state.exists() {
+        let _ = std::fs::remove_file(&output);
+        interrupt(&mut export(), "KILL", delays.next());
+    }
+    common::patch(&origin, 5000, &[1]);
     fails(&mut export(), "give --restart");
     ok(export().arg("--restart"));
-    assert!(std::fs::read(&output).unwrap() == image.snapshot());
+    let mut expected = image.snapshot();
+    expected[5000] = 1;
+    assert!(std::fs::read(&output).unwrap() == expected);
 }
 
 #[test]

@@ -164,7 +164,9 @@ fn each_reason_is_told() {
     assert!(ran.stderr.contains("15 records kept, 6 dropped"), "{ran:?}");
     // Again: it holds a snapshot now.
     assert!(repair(&cow, &output, &[]).stderr.contains("--force"));
-    assert!(repair(&cow, &cow, &["--force"]).stderr.contains("in use"));
+    assert!(repair(&cow, &cow, &["--force"])
+        .stderr
+        .contains("cannot be the output"));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use super::Tool;
 use crate::cow::{Cow, Origin};
 use crate::delta::{delta, in_sectors, Other};
 use crate::device::{Access, Device};
-use crate::dump::Output;
 use crate::error::Result;
+use crate::output::Output;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use clap::{Args, ValueEnum};
@@ -45,9 +45,13 @@ pub struct Delta {
     #[arg(short, long, value_enum, default_value_t, value_name = "TYPE")]
     format: Format,
 
-    /// The output file rather than standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    /// The output file; - for standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+
+    /// Overwrite what the output holds
+    #[arg(long)]
+    force: bool,
 
     /// Compare snapshots that are marked invalid
     #[arg(long)]
@@ -87,10 +91,11 @@ EXAMPLES
         let other = self.other.as_deref();
         let other = other.map(|path| self.snapshot(path, origin));
         let other = other.transpose()?;
-        let mut output = match &self.output {
-            Some(path) => Output::file(path)?,
-            None => Output::stdout(),
-        };
+        let mut output = Output::new(&self.output, self.force);
+        for input in [Some(&snapshot), other.as_ref()].into_iter().flatten() {
+            output = input.inputs().fold(output, Output::apart_from);
+        }
+        let mut output = output.stream()?;
         let [open, between, separator, after, close]: [&[u8]; 5] = match self.format {
             Format::Text => [b"", b" ", b"", b"\n", b""],
             Format::Json => [b"[", b",", b",", b"]", b"\n]\n"],
@@ -119,7 +124,7 @@ EXAMPLES
 
 impl Delta {
     fn snapshot(&self, cow: &Path, origin: Option<Arc<Device>>) -> Result<Snapshot> {
-        let size = origin.as_deref().map_or(Origin::UNKNOWN, Origin::from);
+        let size = origin.as_deref().map_or(Ok(Origin::UNKNOWN), Origin::of)?;
         let cow = Cow::open(cow, Access::Read, size)?;
         Snapshot::new(cow, origin, None, self.trust_invalid)
     }

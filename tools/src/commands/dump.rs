@@ -5,8 +5,9 @@
 use super::{chunk_range, Tool};
 use crate::cow::{Cow, Origin};
 use crate::device::Access;
-use crate::dump::{dump, Format, Output, Selection};
+use crate::dump::{dump, Format, Selection};
 use crate::error::Result;
+use crate::output::Output;
 use crate::report::Report;
 use clap::Args;
 use std::ops::Range;
@@ -18,9 +19,13 @@ pub struct Dump {
     #[arg(value_name = "INPUT")]
     input: PathBuf,
 
-    /// The output file rather than standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    /// The output file; - for standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+
+    /// Overwrite what the output holds
+    #[arg(long)]
+    force: bool,
 
     /// The output format
     #[arg(short, long, value_enum, default_value_t, value_name = "TYPE")]
@@ -53,8 +58,8 @@ the number of records.
 
 The records are checked as the kernel does when it loads the snapshot; at the first one that it \
 would refuse the dump ends, without the last line that a complete dump has, and the exit status is \
-1. With --raw nothing is checked. A file given with --output is called FILE.partial until it is \
-complete.";
+1. With --raw nothing is checked. A file given with --output gets its name when it is complete and \
+durable; of one that is not, nothing is left.";
     const EXTRA: &'static str = "\
 TEXT FORMAT
   snap_dump 1           the version of this format
@@ -96,16 +101,17 @@ EXAMPLES
         let cow = Cow::open(&self.input, Access::Read, Origin::UNKNOWN)?;
         // Before anything is created: is there something to dump?
         cow.snapshot()?;
-        let output = match &self.output {
-            Some(path) => Output::file(path)?,
-            None => Output::stdout(),
-        };
+        let output = Output::new(&self.output, self.force).apart_from(cow.device());
         let selection = Selection {
             header_only: self.header_only,
             old_chunks: self.range,
             raw: self.raw,
         };
-        dump(&cow, &selection, self.format.writer(output).as_mut())?;
+        dump(
+            &cow,
+            &selection,
+            self.format.writer(output.stream()?).as_mut(),
+        )?;
         Ok(true)
     }
 }

@@ -87,12 +87,12 @@ EXAMPLES
         let origin = self.origin.map(|path| Device::open(&path, Access::Read));
         let origin = origin.transpose()?.map(Arc::new);
         let size = match origin.as_deref() {
-            Some(device) => Origin::from(device),
-            None => Origin {
-                sectors: self.origin_size.unwrap_or(Origin::UNKNOWN.sectors),
-                ..Origin::UNKNOWN
-            },
+            Some(device) => Origin::of(device)?,
+            None => Origin::of_size(self.origin_size)?,
         };
+        if let Some(origin) = &origin {
+            report.tail(origin);
+        }
         let cow = Cow::open(&self.input, Access::Read, size)?;
         let snapshot = Snapshot::new(cow, origin, self.origin_size, self.trust_invalid)?;
         let options = Options {

@@ -69,7 +69,8 @@ EXAMPLES
         };
         let interrupt = Interrupt::watch()?;
         let origin = Device::open(&self.origin, access)?;
-        let cow = Cow::open(&self.input, access, Origin::from(&origin))?;
+        let cow = Cow::open(&self.input, access, Origin::of(&origin)?)?;
+        report.tail(&origin);
         let options = Options {
             trust_invalid: self.trust_invalid,
             dry_run: self.dry_run,

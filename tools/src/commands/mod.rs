@@ -15,6 +15,7 @@ mod stat;
 use crate::cow::Origin;
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
+use crate::output::Output;
 use crate::report::Report;
 use clap::{ArgMatches, Args, Command};
 use std::ffi::OsString;
@@ -161,13 +162,18 @@ struct OriginArgs {
 
 impl OriginArgs {
     fn origin(&self) -> Result<Origin> {
-        if let Some(path) = &self.origin {
-            return Ok(Origin::from(&Device::open(path, Access::Read)?));
+        match &self.origin {
+            Some(path) => Origin::of(&Device::open(path, Access::Read)?),
+            None => Origin::of_size(self.origin_size),
         }
-        Ok(Origin {
-            sectors: self.origin_size.unwrap_or(Origin::UNKNOWN.sectors),
-            ..Origin::UNKNOWN
-        })
+    }
+
+    /// `output`, which must not be the origin.
+    fn keep_from(&self, output: Output) -> Output {
+        match &self.origin {
+            Some(path) => output.apart_from_path(path),
+            None => output,
+        }
     }
 }
 

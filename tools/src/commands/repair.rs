@@ -7,9 +7,9 @@ use crate::cow::Cow;
 use crate::device::Access;
 use crate::error::Result;
 use crate::interrupt::Interrupt;
+use crate::output::Output;
 use crate::repair::{Options, Plan};
 use crate::report::Report;
-use crate::restore::Target;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -108,11 +108,10 @@ EXAMPLES
             report.info(format_args!("{} records would be kept", plan.kept()));
             return Ok(true);
         };
-        let target = Target {
-            path,
-            force: self.force,
-        };
-        let output = target.open(cow.device().sectors())?;
+        let output = self.origin.keep_from(Output::new(&path, self.force));
+        let output = output
+            .apart_from(cow.device())
+            .device(cow.device().bytes())?;
         let repaired = plan.write(&cow, output, report, &interrupt, tell)?;
         report.info(format_args!(
             "{} records kept, {} dropped",

@@ -5,8 +5,9 @@
 use super::{file_error, OriginArgs, Tool};
 use crate::dump::read;
 use crate::error::{Error, Result};
+use crate::output::Output;
 use crate::report::Report;
-use crate::restore::{Restorer, Target};
+use crate::restore::Restorer;
 use clap::Args;
 use std::fs::File;
 use std::io::{stdin, BufRead, BufReader};
@@ -54,10 +55,8 @@ EXAMPLES
     }
 
     fn run(self, report: &Report) -> Result<bool> {
-        let target = Target {
-            path: self.output,
-            force: self.force,
-        };
+        let target = self.origin.keep_from(Output::new(&self.output, self.force));
+        let target = target.apart_from_path(&self.input);
         let mut restorer = Restorer::new(target, self.origin.origin()?);
         read(open(&self.input)?, &mut restorer)?;
         let records = restorer

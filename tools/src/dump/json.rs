@@ -2,16 +2,17 @@
 
 //! A dump as JSON.
 
-use super::{Bounded, Head, Output, Visitor, VERSION};
+use super::{Bounded, Head, Visitor, VERSION};
 use crate::error::{Error, Result};
 use crate::run::Run;
+use crate::stream::Stream;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess};
 use std::fmt;
 use std::io::BufRead;
 
 /// Writes a dump as JSON.
 pub struct Writer {
-    output: Output,
+    output: Stream,
     has_list: bool,
     /// What stands before the next run.
     separator: &'static [u8],
@@ -19,7 +20,7 @@ pub struct Writer {
 
 impl Writer {
     /// Writes to `output`.
-    pub fn new(output: Output) -> Self {
+    pub fn new(output: Stream) -> Self {
         Self {
             output,
             has_list: false,

@@ -44,18 +44,17 @@
 //! the last one, in JSON as `"header_only":true`, in XML as the attribute `header_only="1"`.
 
 mod json;
-mod output;
 mod read;
 mod text;
 mod xml;
 
-pub use output::{partial_name, Output};
 pub use read::{read, Bounded};
 
 use crate::cow::Cow;
 use crate::error::Result;
 use crate::format::Exception;
 use crate::run::{Run, Runs};
+use crate::stream::Stream;
 use std::ops::Range;
 
 /// The version of the dump's own format.
@@ -99,7 +98,7 @@ pub enum Format {
 
 impl Format {
     /// What writes a dump in this format to `output`.
-    pub fn writer(self, output: Output) -> Box<dyn Visitor> {
+    pub fn writer(self, output: Stream) -> Box<dyn Visitor> {
         match self {
             Self::Text => Box::new(text::Writer::new(output)),
             Self::Json => Box::new(json::Writer::new(output)),

@@ -2,20 +2,21 @@
 
 //! A dump as lines of text.
 
-use super::{Bounded, Head, Output, Visitor, VERSION};
+use super::{Bounded, Head, Visitor, VERSION};
 use crate::error::{Error, Result};
 use crate::run::Run;
+use crate::stream::Stream;
 use std::io::{BufRead, Read};
 
 /// Writes a dump as text.
 pub struct Writer {
-    output: Output,
+    output: Stream,
     has_list: bool,
 }
 
 impl Writer {
     /// Writes to `output`.
-    pub fn new(output: Output) -> Self {
+    pub fn new(output: Stream) -> Self {
         Self {
             output,
             has_list: false,

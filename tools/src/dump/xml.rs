@@ -2,21 +2,22 @@
 
 //! A dump as XML.
 
-use super::{Bounded, Head, Output, Visitor, VERSION};
+use super::{Bounded, Head, Visitor, VERSION};
 use crate::error::{Error, Result};
 use crate::run::Run;
+use crate::stream::Stream;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::Reader;
 use std::io::BufRead;
 
 /// Writes a dump as XML.
 pub struct Writer {
-    output: Output,
+    output: Stream,
 }
 
 impl Writer {
     /// Writes to `output`.
-    pub fn new(output: Output) -> Self {
+    pub fn new(output: Stream) -> Self {
         Self { output }
     }
 

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a tool writes to: the one place that decides whether it may.
+//!
+//! * What is also an input, by whatever name, is never written: not by a link, not through a loop
+//!   device, not as a part of it.
+//! * A block device is opened exclusively, so one that is mounted or used is refused; a file that
+//!   a loop device holds is, too.
+//! * What holds something is overwritten only if the user says so (`--force`). That is all that
+//!   this allows.
+//! * A file written from start to end gets its name when it is complete and durable.
+
+use crate::buffer::{is_zero, AlignedBuf};
+use crate::device::{Access, Device};
+use crate::error::{Error, Result};
+use crate::format::{Header, SECTOR_BYTES};
+use crate::identity::Identity;
+use crate::stream::Stream;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The bytes at the start of a device that must be zero for it to count as empty. Every common
+/// file system and volume manager leaves a mark there.
+const EMPTY_BYTES: u64 = 128 * 1024;
+
+/// A file or device that is going to be written.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The name, links followed.
+    path: PathBuf,
+    force: bool,
+    /// What is read meanwhile, with its name.
+    inputs: Vec<(PathBuf, Identity)>,
+}
+
+/// What an [`Output`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Standard output, asked for by the name `-`.
+    Standard,
+    /// Nothing yet.
+    Missing,
+    /// A regular file.
+    File,
+    /// A block device.
+    BlockDevice,
+    /// A pipe, a terminal or the like.
+    Stream,
+}
+
+impl Output {
+    /// The output called `path`; with `force` what it holds may be overwritten.
+    pub fn new(path: &Path, force: bool) -> Self {
+        Self {
+            path: resolve(path),
+            force,
+            inputs: Vec::new(),
+        }
+    }
+
+    /// Must not be `input`.
+    pub fn apart_from(mut self, input: &Device) -> Self {
+        let identity = input.identity().clone();
+        self.inputs.push((input.path().into(), identity));
+        self
+    }
+
+    /// Must not be what `path` names, if there is such a file.
+    pub fn apart_from_path(mut self, path: &Path) -> Self {
+        self.inputs.push((resolve(path), Identity::of_path(path)));
+        self
+    }
+
+    /// Must not be what `other` must not be, nor `other` itself.
+    pub fn apart_from_output(mut self, other: &Self) -> Self {
+        self.inputs.extend(other.inputs.iter().cloned());
+        self.apart_from_path(&other.path)
+    }
+
+    /// The same, but what it holds may be overwritten.
+    pub fn forced(&self) -> Self {
+        Self {
+            force: true,
+            ..self.clone()
+        }
+    }
+
+    /// The name, links followed.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn metadata(&self) -> Result<Option<Metadata>> {
+        match fs::metadata(&self.path) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(file_error(&self.path, "open", e)),
+        }
+    }
+
+    /// Says what it is, or why it cannot be an output whatever it holds.
+    pub fn kind(&self) -> Result<Kind> {
+        if self.path == Path::new("-") {
+            let stdout = rustix::fs::fstat(io::stdout())
+                .map_err(|e| file_error(Path::new("standard output"), "ask for", e.into()))?;
+            let is_file = rustix::fs::FileType::from_raw_mode(stdout.st_mode).is_file();
+            if is_file {
+                self.check(&Identity::of_path(Path::new("/proc/self/fd/1")))?;
+            }
+            return Ok(Kind::Standard);
+        }
+        if let Some((input, _)) = self.inputs.iter().find(|(input, _)| *input == self.path) {
+            return Err(self.clash(input));
+        }
+        let Some(meta) = self.metadata()? else {
+            return Ok(Kind::Missing);
+        };
+        self.check(&Identity::new(&meta))?;
+        let kind = meta.file_type();
+        if kind.is_dir() {
+            return Err(Error::Refused(format!(
+                "{}: it is a directory",
+                self.path.display()
+            )));
+        }
+        Ok(match kind {
+            _ if kind.is_file() => Kind::File,
+            _ if kind.is_block_device() => Kind::BlockDevice,
+            _ => Kind::Stream,
+        })
+    }
+
+    fn check(&self, identity: &Identity) -> Result<()> {
+        let same = self
+            .inputs
+            .iter()
+            .find(|(_, input)| input.overlaps(identity));
+        same.map_or(Ok(()), |(input, _)| Err(self.clash(input)))
+    }
+
+    fn clash(&self, input: &Path) -> Error {
+        Error::Refused(format!(
+            "{}: it is (or holds, or is a part of) {} and cannot be the output",
+            self.path.display(),
+            input.display()
+        ))
+    }
+
+    /// Opens a device or file to be written in place, which is made if there is none, and made
+    /// longer if it has less than `bytes` bytes.
+    pub fn device(&self, bytes: u64) -> Result<Device> {
+        match self.kind()? {
+            Kind::Missing => Device::create(&self.path, bytes),
+            Kind::Standard | Kind::Stream => Err(Error::Refused(format!(
+                "{}: it must be a block device or a file; ./- is a file called -",
+                self.path.display()
+            ))),
+            kind => {
+                let mut device = Device::open(&self.path, Access::Write)?;
+                // What was checked by its name may be something else by now.
+                self.check(device.identity())?;
+                if !self.force {
+                    refuse_content(&device)?;
+                }
+                if kind == Kind::File && device.bytes() < bytes {
+                    device.set_bytes(bytes)?;
+                }
+                Ok(device)
+            }
+        }
+    }
+
+    /// Refuses a file that holds something, unless it may be overwritten.
+    pub fn refuse_file(&self) -> Result<()> {
+        let Some(meta) = self.metadata()?.filter(Metadata::is_file) else {
+            return Ok(());
+        };
+        Device::refuse_held(&self.path, &meta)?;
+        if self.force || meta.len() == 0 {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "{}: it exists; give --force to overwrite it",
+            self.path.display()
+        )))
+    }
+
+    /// Opens it to be written from the first byte to the last.
+    pub fn stream(&self) -> Result<Stream> {
+        match self.kind()? {
+            Kind::Standard => Ok(Stream::standard()),
+            Kind::Stream => {
+                let file = File::options().write(true).open(&self.path);
+                let file = file.map_err(|e| file_error(&self.path, "open", e))?;
+                Ok(Stream::writer(file, &self.path))
+            }
+            Kind::BlockDevice => Ok(Stream::device(self.device(0)?)),
+            Kind::Missing | Kind::File => {
+                self.refuse_file()?;
+                Stream::file(self)
+            }
+        }
+    }
+
+    /// The directory that holds it.
+    pub fn directory(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    /// Gives the complete and durable file `from`, which lies in the same directory, the output's
+    /// name.
+    ///
+    /// A file that had the name before hands its mode on.
+    pub fn rename_from(&self, from: &Path) -> Result<()> {
+        if let Some(meta) = self.metadata()? {
+            let mode = fs::Permissions::from_mode(meta.permissions().mode() & 0o7777);
+            fs::set_permissions(from, mode).map_err(|e| file_error(from, "set the mode of", e))?;
+        }
+        let failed = |source| file_error(from, "rename", source);
+        File::open(from)
+            .and_then(|file| file.sync_all())
+            .map_err(failed)?;
+        fs::rename(from, &self.path).map_err(failed)?;
+        sync_directory(self.directory())
+    }
+}
+
+/// Makes the names in `directory` durable.
+pub fn sync_directory(directory: &Path) -> Result<()> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|e| file_error(directory, "flush", e))
+}
+
+/// Creates the file `path`, which must not exist, for the owner only.
+pub fn create_new(path: &Path) -> Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| file_error(path, "create", e))
+}
+
+/// Refuses a device that something is stored on.
+fn refuse_content(device: &Device) -> Result<()> {
+    let bytes = device.bytes().min(EMPTY_BYTES);
+    let mut start = AlignedBuf::new(bytes as usize);
+    device.read_at(&mut start, 0)?;
+    let is_short = device.bytes() == 0 && device.tail() > 0;
+    if is_zero(&start) && !is_short {
+        return Ok(());
+    }
+    let header: Option<[u8; Header::BYTES]> = start.first_chunk().copied();
+    let what = match header.map(|header| Header::read(&header)) {
+        Some(Ok(Some(_))) => "a snapshot",
+        _ => "data",
+    };
+    Err(Error::Refused(format!(
+        "{}: it holds {what}; give --force to overwrite it",
+        device.path().display()
+    )))
+}
+
+/// The bytes of `sectors` sectors, where a file can have as many.
+pub fn bytes_of(sectors: u64) -> Option<u64> {
+    let bytes = sectors.checked_mul(SECTOR_BYTES.into())?;
+    i64::try_from(bytes).is_ok().then_some(bytes)
+}
+
+/// Follows links to a file, whether it exists or not, so that a file made beside it and renamed
+/// replaces the file and not the link. Names of anything else are left as they are.
+fn resolve(path: &Path) -> PathBuf {
+    const MAX_LINKS: u32 = 40;
+    if path == Path::new("-") || fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return path.into();
+    }
+    if let Ok(path) = fs::canonicalize(path) {
+        return path;
+    }
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Ok(link) = fs::read_link(&path) else {
+            break;
+        };
+        path = path.parent().unwrap_or(Path::new("")).join(link);
+    }
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    match (fs::canonicalize(parent), path.file_name()) {
+        (Ok(parent), Some(name)) => parent.join(name),
+        _ => path,
+    }
+}
+
+fn file_error(path: &Path, action: &'static str, source: io::Error) -> Error {
+    Error::File {
+        path: path.into(),
+        action,
+        source,
+    }
+}
