@@ -6,61 +6,15 @@ use crate::buffer::AlignedBuf;
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
 use crate::format::{
-    CowState, DeviceSize, Exception, Extent, Fault, Geometry, Header, List, NoMemory, Platform,
-    Walk, WalkError, Walked, SECTOR_BYTES,
+    CowState, DeviceSize, Exception, Extent, Fault, Geometry, Header, Walk, WalkError, Walked,
+    SECTOR_BYTES,
 };
+pub use crate::growable::Userspace;
+use crate::interrupt::Interrupt;
 use std::path::Path;
 use std::sync::mpsc::{sync_channel, Receiver};
 use std::sync::Arc;
 use std::thread;
-
-/// Userspace, where the checks of [`crate::format`] run to their end: a signal ends the process.
-pub struct Userspace;
-
-impl Platform for Userspace {
-    type List<T> = Growable<T>;
-
-    fn may_go_on() -> bool {
-        true
-    }
-}
-
-/// A growable array for the checks of [`crate::format`].
-pub struct Growable<T>(Vec<T>);
-
-impl<T> List<T> for Growable<T> {
-    const EMPTY: Self = Self(Vec::new());
-
-    fn with_capacity(capacity: usize) -> std::result::Result<Self, NoMemory> {
-        let mut list = Vec::new();
-        list.try_reserve_exact(capacity).map_err(|_| NoMemory)?;
-        Ok(Self(list))
-    }
-
-    fn try_push(&mut self, value: T) -> std::result::Result<(), NoMemory> {
-        if self.0.len() == self.0.capacity() {
-            self.0.try_reserve(1).map_err(|_| NoMemory)?;
-        }
-        self.0.push(value);
-        Ok(())
-    }
-
-    fn pop(&mut self) -> Option<T> {
-        self.0.pop()
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn as_slice(&self) -> &[T] {
-        &self.0
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [T] {
-        &mut self.0
-    }
-}
 
 /// What is known of the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +109,7 @@ pub struct Cow {
     device: Arc<Device>,
     header: [u8; Header::BYTES],
     origin: Origin,
+    interrupt: Interrupt,
 }
 
 impl Cow {
@@ -178,7 +133,14 @@ impl Cow {
             device: Arc::new(device),
             header,
             origin,
+            interrupt: Interrupt::never(),
         })
+    }
+
+    /// The same, but reading its list ends when `interrupt` is asked for.
+    pub fn watching(mut self, interrupt: &Interrupt) -> Self {
+        self.interrupt = interrupt.clone();
+        self
     }
 
     /// The device itself.
@@ -234,7 +196,7 @@ impl Cow {
 
     /// Reads the windows of the areas, from the first on.
     pub fn windows(&self, geometry: Geometry) -> Windows {
-        Windows::new(Arc::clone(&self.device), geometry)
+        Windows::new(Arc::clone(&self.device), geometry, self.interrupt.clone())
     }
 
     /// Walks the list of records as the kernel does when it loads the snapshot, and calls `visit`
@@ -320,6 +282,7 @@ pub struct Windows {
     /// The next group to take.
     next_group: u64,
     readers: Vec<Receiver<Group>>,
+    interrupt: Interrupt,
 }
 
 impl Windows {
@@ -330,7 +293,7 @@ impl Windows {
     /// Groups that a thread reads ahead.
     const AHEAD: usize = 4;
 
-    fn new(device: Arc<Device>, geometry: Geometry) -> Self {
+    fn new(device: Arc<Device>, geometry: Geometry, interrupt: Interrupt) -> Self {
         Self {
             device,
             geometry,
@@ -339,6 +302,7 @@ impl Windows {
             next: 0,
             next_group: 0,
             readers: Vec::new(),
+            interrupt,
         }
     }
 
@@ -355,6 +319,10 @@ impl Windows {
         {
             if let Some(error) = self.group.as_mut().and_then(|group| group.error.take()) {
                 return Err(error);
+            }
+            if self.interrupt.asked() {
+                let device = self.device.path().display();
+                return Err(Error::Interrupted(format!("while {device} was read")));
             }
             self.group = self.take_group();
             self.next = 0;
@@ -374,22 +342,29 @@ impl Windows {
     fn take_group(&mut self) -> Option<Group> {
         let group = self.next_group;
         self.next_group += 1;
-        if group == 0 {
-            return Some(Self::read(&self.device, &self.geometry, 0, self.per_group));
-        }
         if group == 1 {
             self.start_readers();
+        }
+        if self.readers.is_empty() {
+            let first = group * self.per_group;
+            return Some(Self::read(
+                &self.device,
+                &self.geometry,
+                first,
+                self.per_group,
+            ));
         }
         let reader = &self.readers[((group - 1) % Self::READERS) as usize];
         reader.recv().ok()
     }
 
+    /// Starts the threads, or none of them where not all are to be had.
     fn start_readers(&mut self) {
         for reader in 0..Self::READERS {
             let (sender, receiver) = sync_channel(Self::AHEAD);
             let (device, geometry) = (Arc::clone(&self.device), self.geometry);
             let per_group = self.per_group;
-            thread::spawn(move || {
+            let started = thread::Builder::new().spawn(move || {
                 for group in (1 + reader..).step_by(Self::READERS as usize) {
                     let read = Self::read(&device, &geometry, group * per_group, per_group);
                     let last = read.windows < per_group;
@@ -399,6 +374,10 @@ impl Windows {
                     }
                 }
             });
+            if started.is_err() {
+                self.readers.clear();
+                return;
+            }
             self.readers.push(receiver);
         }
     }

@@ -62,6 +62,9 @@ pub enum Error {
     /// The tool refuses, for the safety of the data or because the request makes no sense.
     #[error("{0}")]
     Refused(String),
+    /// What a device holds does not fit the memory.
+    #[error("out of memory")]
+    NoMemory,
     /// The user asked to stop.
     #[error("interrupted: {0}")]
     Interrupted(String),

@@ -25,6 +25,7 @@ pub mod dump;
 pub mod duplicates;
 pub mod error;
 pub mod export;
+pub mod growable;
 pub mod identity;
 pub mod interrupt;
 pub mod merge;
@@ -36,5 +37,6 @@ pub mod run;
 pub mod snapshot;
 pub mod stat;
 pub mod stream;
+pub mod threads;
 
 pub use error::{Error, Result};

@@ -1,22 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the user sees while a tool works.
+//! What the user sees of a tool: results on standard output, messages and progress on standard
+//! error.
 
 use crate::device::Device;
+use crate::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+use std::cell::RefCell;
 use std::fmt::Display;
-use std::io::IsTerminal;
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, Write};
+use std::path::Path;
 
-/// Messages and progress, all on standard error. Quiet, it shows nothing but errors.
-#[derive(Clone, Copy, Debug)]
+/// Results, messages and progress. Quiet, it shows nothing but why a tool failed.
+///
+/// That nobody reads what a tool says is no reason to leave its work undone: what cannot be
+/// written is noted, and [`Report::finish`] tells.
 pub struct Report {
     quiet: bool,
+    stdout: RefCell<BufWriter<Stdout>>,
+    failed: RefCell<Option<io::Error>>,
 }
 
 impl Report {
     /// A report that says everything, or nothing where `quiet`.
     pub fn new(quiet: bool) -> Self {
-        Self { quiet }
+        Self {
+            quiet,
+            stdout: RefCell::new(BufWriter::new(io::stdout())),
+            failed: RefCell::new(None),
+        }
     }
 
     /// Whether messages are suppressed.
@@ -24,24 +37,60 @@ impl Report {
         self.quiet
     }
 
+    /// Writes a line of the result to standard output.
+    pub fn line(&self, line: impl Display) {
+        if !self.quiet && self.failed.borrow().is_none() {
+            self.note(writeln!(self.stdout.borrow_mut(), "{line}"));
+        }
+    }
+
+    /// Writes the result as a JSON object to standard output.
+    pub fn json(&self, value: &Value) {
+        self.line(format_args!("{value:#}"));
+    }
+
+    fn note(&self, written: io::Result<()>) {
+        if let Err(error) = written {
+            self.failed.borrow_mut().get_or_insert(error);
+        }
+    }
+
     /// Says something worth knowing.
     pub fn info(&self, message: impl Display) {
-        if !self.quiet {
-            eprintln!("{message}");
-        }
+        self.say(format_args!("{message}"));
     }
 
     /// Says something the user should look at.
     pub fn warn(&self, message: impl Display) {
+        self.say(format_args!("warning: {message}"));
+    }
+
+    /// Says what is wrong with the input.
+    pub fn error(&self, message: impl Display) {
+        self.say(format_args!("error: {message}"));
+    }
+
+    fn say(&self, message: impl Display) {
         if !self.quiet {
-            eprintln!("warning: {message}");
+            // In the order in which it was said, where both are a terminal.
+            let flushed = self.stdout.borrow_mut().flush();
+            self.note(flushed);
+            say(message);
         }
     }
 
-    /// Says why the tool gives up, or what is wrong with its input.
-    pub fn error(&self, message: impl Display) {
-        if !self.quiet {
-            eprintln!("error: {message}");
+    /// Writes what is left. An error tells what of the result could not be written; a reader that
+    /// went away is none.
+    pub fn finish(&self) -> Result<()> {
+        let flushed = self.stdout.borrow_mut().flush();
+        self.note(flushed);
+        match self.failed.take() {
+            Some(source) if source.kind() != ErrorKind::BrokenPipe => Err(Error::File {
+                path: Path::new("standard output").into(),
+                action: "write to",
+                source,
+            }),
+            _ => Ok(()),
         }
     }
 
@@ -59,7 +108,7 @@ impl Report {
 
     /// Starts showing progress over `bytes` bytes, on a terminal only.
     pub fn progress(&self, what: &'static str, bytes: u64) -> Progress {
-        let target = if self.quiet || !std::io::stderr().is_terminal() {
+        let target = if self.quiet || !io::stderr().is_terminal() {
             ProgressDrawTarget::hidden()
         } else {
             ProgressDrawTarget::stderr_with_hz(5)
@@ -73,6 +122,12 @@ impl Report {
         bar.set_message(what);
         Progress(bar)
     }
+}
+
+/// Writes a line to standard error. If that fails there is nowhere to say so.
+pub fn say(message: impl Display) {
+    // One write, so that it stays one line where others write, too.
+    let _ = io::stderr().write_all(format!("{message}\n").as_bytes());
 }
 
 /// A progress bar; it disappears when dropped.

@@ -3,11 +3,12 @@
 //! Writes the metadata of a COW device.
 
 use crate::buffer::AlignedBuf;
-use crate::cow::{byte_range, Origin, Userspace};
+use crate::cow::{byte_range, Origin};
 use crate::device::Device;
 use crate::dump::{Head, Visitor};
 use crate::error::{Error, Result};
 use crate::format::{ChunkSize, Exception, Fault, Geometry, Header, RecordCheck, SECTOR_BYTES};
+use crate::growable::Userspace;
 use crate::output::{bytes_of, Output};
 use crate::run::Run;
 use std::sync::Arc;

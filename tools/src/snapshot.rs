@@ -6,6 +6,7 @@ use crate::cow::{Cow, Layout};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::{Geometry, SECTOR_BYTES};
+use crate::growable::push;
 use crate::run::{Run, Runs};
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,10 +27,10 @@ impl Map {
         let mut map = Self::default();
         let mut runs = Runs::default();
         let walked = cow.walk(geometry, |_, e| {
-            map.runs.extend(runs.push(e));
-            Ok(())
+            runs.push(e).map_or(Ok(()), |run| push(&mut map.runs, run))
         })?;
-        map.runs.extend(runs.finish());
+        runs.finish()
+            .map_or(Ok(()), |run| push(&mut map.runs, run))?;
         map.records = walked.records;
         map.runs.sort_unstable_by_key(|run| run.old);
         let overlap = map

@@ -5,6 +5,7 @@
 use crate::cow::Cow;
 use crate::error::Result;
 use crate::format::{ChunkSize, Geometry, Header};
+use crate::growable::push;
 use crate::run::{Run, Runs};
 
 /// Sizes and shares of a COW device.
@@ -76,10 +77,9 @@ pub fn stat(cow: &Cow) -> Result<Stat> {
     let mut found = Vec::new();
     let mut runs = Runs::default();
     let walked = cow.walk(geometry, |_, e| {
-        found.extend(runs.push(e));
-        Ok(())
+        runs.push(e).map_or(Ok(()), |run| push(&mut found, run))
     })?;
-    found.extend(runs.finish());
+    runs.finish().map_or(Ok(()), |run| push(&mut found, run))?;
     let mut run_lengths = Vec::new();
     for run in &found {
         let class = run.length.ilog2() as usize;

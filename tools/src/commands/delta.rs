@@ -7,6 +7,7 @@ use crate::cow::{Cow, Origin};
 use crate::delta::{delta, in_sectors, Other};
 use crate::device::{Access, Device};
 use crate::error::Result;
+use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
@@ -83,13 +84,14 @@ EXAMPLES
     }
 
     fn run(self, _report: &Report) -> Result<bool> {
+        let interrupt = Interrupt::watch()?;
         let origin = self.origin.as_deref();
         let origin = origin.map(|path| Device::open(path, Access::Read));
         // One opening for both: a device is opened exclusively.
         let origin = origin.transpose()?.map(Arc::new);
-        let snapshot = self.snapshot(&self.cow, origin.clone())?;
+        let snapshot = self.snapshot(&self.cow, origin.clone(), &interrupt)?;
         let other = self.other.as_deref();
-        let other = other.map(|path| self.snapshot(path, origin));
+        let other = other.map(|path| self.snapshot(path, origin, &interrupt));
         let other = other.transpose()?;
         let mut output = Output::new(&self.output, self.force);
         for input in [Some(&snapshot), other.as_ref()].into_iter().flatten() {
@@ -123,9 +125,14 @@ EXAMPLES
 }
 
 impl Delta {
-    fn snapshot(&self, cow: &Path, origin: Option<Arc<Device>>) -> Result<Snapshot> {
+    fn snapshot(
+        &self,
+        cow: &Path,
+        origin: Option<Arc<Device>>,
+        interrupt: &Interrupt,
+    ) -> Result<Snapshot> {
         let size = origin.as_deref().map_or(Ok(Origin::UNKNOWN), Origin::of)?;
-        let cow = Cow::open(cow, Access::Read, size)?;
+        let cow = Cow::open(cow, Access::Read, size)?.watching(interrupt);
         Snapshot::new(cow, origin, None, self.trust_invalid)
     }
 }

@@ -7,6 +7,7 @@ use crate::cow::{Cow, Origin};
 use crate::device::Access;
 use crate::dump::{dump, Format, Selection};
 use crate::error::Result;
+use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::report::Report;
 use clap::Args;
@@ -99,6 +100,7 @@ EXAMPLES
 
     fn run(self, _report: &Report) -> Result<bool> {
         let cow = Cow::open(&self.input, Access::Read, Origin::UNKNOWN)?;
+        let cow = cow.watching(&Interrupt::watch()?);
         // Before anything is created: is there something to dump?
         cow.snapshot()?;
         let output = Output::new(&self.output, self.force).apart_from(cow.device());

@@ -93,7 +93,7 @@ EXAMPLES
         if let Some(origin) = &origin {
             report.tail(origin);
         }
-        let cow = Cow::open(&self.input, Access::Read, size)?;
+        let cow = Cow::open(&self.input, Access::Read, size)?.watching(&interrupt);
         let snapshot = Snapshot::new(cow, origin, self.origin_size, self.trust_invalid)?;
         let options = Options {
             output: self.output,

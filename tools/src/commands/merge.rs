@@ -69,7 +69,7 @@ EXAMPLES
         };
         let interrupt = Interrupt::watch()?;
         let origin = Device::open(&self.origin, access)?;
-        let cow = Cow::open(&self.input, access, Origin::of(&origin)?)?;
+        let cow = Cow::open(&self.input, access, Origin::of(&origin)?)?.watching(&interrupt);
         report.tail(&origin);
         let options = Options {
             trust_invalid: self.trust_invalid,

@@ -16,7 +16,7 @@ use crate::cow::Origin;
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
 use crate::output::Output;
-use crate::report::Report;
+use crate::report::{say, Report};
 use clap::{ArgMatches, Args, Command};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -91,13 +91,14 @@ fn command<T: Tool>() -> Command {
 fn run<T: Tool>(matches: &ArgMatches) -> ExitCode {
     let tool = T::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
     let report = Report::new(tool.quiet());
-    match tool.run(&report) {
+    let done = tool.run(&report);
+    match report.finish().and(done) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             if !error.is_broken_pipe() {
                 // Even a quiet tool says why it failed.
-                eprintln!("{}: {error}", T::NAME);
+                say(format_args!("{}: {error}", T::NAME));
             }
             ExitCode::FAILURE
         }
@@ -141,7 +142,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         None => match generate::run(name, matches) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("snap_tools: {error}");
+                say(format_args!("snap_tools: {error}"));
                 ExitCode::FAILURE
             }
         },

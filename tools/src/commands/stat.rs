@@ -10,14 +10,14 @@ use crate::report::Report;
 use crate::stat::{live, stat, Live, Stat as Found, Usage};
 use clap::Args;
 use serde_json::{json, Value};
-use std::path::Path;
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Stat {
     /// The COW device, a file that holds its content, or the device-mapper name of an active
     /// snapshot
     #[arg(value_name = "INPUT|NAME")]
-    input: String,
+    input: PathBuf,
 
     /// Write the result as a JSON object
     #[arg(long)]
@@ -48,21 +48,22 @@ EXAMPLES
     }
 
     fn run(self, report: &Report) -> Result<bool> {
-        let path = Path::new(&self.input);
-        if !self.input.contains('/') && !path.exists() {
-            let live = live(&self.input)?;
+        let path = &self.input;
+        let name = path.to_str().filter(|name| !name.contains('/'));
+        if let Some(name) = name.filter(|_| !path.exists()) {
+            let live = live(name)?;
             if self.json {
-                println!("{:#}", live_json(&live));
-            } else if !report.is_quiet() {
-                tell_live(&live);
+                report.json(&live_json(&live));
+            } else {
+                tell_live(&live, report);
             }
             return Ok(matches!(live, Live::Active(_)));
         }
         let found = stat(&Cow::open(path, Access::Read, Origin::UNKNOWN)?)?;
         if self.json {
-            println!("{:#}", to_json(&found));
-        } else if !report.is_quiet() {
-            tell(&found);
+            report.json(&to_json(&found));
+        } else {
+            tell(&found, report);
         }
         Ok(true)
     }
@@ -73,9 +74,9 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{:.1}%", part as f64 * 100.0 / whole.max(1) as f64)
 }
 
-fn tell_usage(usage: &Usage) {
+fn tell_usage(usage: &Usage, report: &Report) {
     let line = |name, sectors: u64, share: String| {
-        println!("{name:<12}{sectors:>16} sectors{share}");
+        report.line(format_args!("{name:<12}{sectors:>16} sectors{share}"));
     };
     line("chunk size", usage.chunk_size, String::new());
     line("total", usage.total, String::new());
@@ -96,22 +97,28 @@ fn usage_json(usage: &Usage) -> Value {
     })
 }
 
-fn tell(found: &Found) {
-    tell_usage(&found.usage());
-    println!("valid       {:>16}", found.header.valid);
-    println!("records     {:>16} in {} runs", found.records, found.runs);
+fn tell(found: &Found, report: &Report) {
+    tell_usage(&found.usage(), report);
+    report.line(format_args!("valid       {:>16}", found.header.valid));
+    report.line(format_args!(
+        "records     {:>16} in {} runs",
+        found.records, found.runs
+    ));
     for (class, count) in found.run_lengths.iter().enumerate() {
         let (from, to) = (1_u64 << class, (2_u64 << class) - 1);
-        println!("  runs of {from} to {to}: {count}");
+        report.line(format_args!("  runs of {from} to {to}: {count}"));
     }
-    println!("chunk sizes for the same writes, in sectors:");
+    report.line(format_args!("chunk sizes for the same writes, in sectors:"));
     for size in &found.sizes {
-        println!(
+        report.line(format_args!(
             "  {:>8}: {} chunks, {} sectors",
             size.chunk_sectors, size.chunks, size.sectors
-        );
+        ));
     }
-    println!("advice: chunk size {} sectors", found.advice());
+    report.line(format_args!(
+        "advice: chunk size {} sectors",
+        found.advice()
+    ));
 }
 
 fn to_json(found: &Found) -> Value {
@@ -136,10 +143,10 @@ fn to_json(found: &Found) -> Value {
     object
 }
 
-fn tell_live(live: &Live) {
+fn tell_live(live: &Live, report: &Report) {
     match live {
-        Live::Active(usage) => tell_usage(usage),
-        Live::Other(status) => println!("status: {status}"),
+        Live::Active(usage) => tell_usage(usage, report),
+        Live::Other(status) => report.line(format_args!("status: {status}")),
     }
 }
 
