@@ -18,14 +18,15 @@
 //! to have it looked at.
 
 use crate::buffer::{is_zero, AlignedBuf};
+use crate::check::fault_name;
 use crate::cow::{byte_range, Cow, Origin};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::{check_alone, ChunkSize, Exception, Fault, Geometry, Place, SECTOR_BYTES};
+use crate::growable::push;
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::restore::AreaWriter;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,6 +56,20 @@ pub enum Reason {
     Unreadable(Place, u64, Error),
     /// Its chunk cannot be read.
     DataUnreadable(Place, Error),
+}
+
+impl Reason {
+    /// One word for programs and summaries.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Fault(fault) => fault_name(fault),
+            Self::NewDoubtful(_) => "new-doubtful",
+            Self::OldUsedTwice(..) => "old-used-twice",
+            Self::PastEnd(_) => "past-end",
+            Self::Unreadable(..) => "unreadable",
+            Self::DataUnreadable(..) => "data-unreadable",
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -98,34 +113,79 @@ pub struct Repaired {
     pub valid: bool,
 }
 
+/// Why a record that is sound alone was dropped.
+#[derive(Clone, Copy, Debug)]
+enum Doubt {
+    NewUsedTwice,
+    New,
+    /// The last record with the same old chunk.
+    Old(u64),
+}
+
+/// What a record is by itself.
+enum Found {
+    /// An empty one.
+    Empty,
+    /// One after the end of the list, which nobody asked for.
+    PastEnd,
+    Fault(Fault),
+    Sound,
+}
+
 /// What a repair works from.
+///
+/// It takes 24 bytes for each record that is sound alone. Of the others only the number is kept:
+/// they are read again to be told.
 pub struct Plan {
     geometry: Geometry,
     valid: bool,
+    past_end: bool,
     kept: Vec<(u64, Exception)>,
-    dropped: Vec<Dropped>,
+    doubts: Vec<(u64, Doubt)>,
+    dropped: u64,
 }
 
 impl Plan {
     /// Reads all records of `cow` and decides which to keep.
-    pub fn new(cow: &Cow, origin: Origin, options: &Options) -> Result<Self> {
+    pub fn new(
+        cow: &Cow,
+        origin: Origin,
+        options: &Options,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
         let (geometry, valid) = geometry(cow, origin, options)?;
         let mut plan = Self {
             geometry,
             valid: valid || options.trust_invalid,
+            past_end: options.past_end,
             kept: Vec::new(),
-            dropped: Vec::new(),
+            doubts: Vec::new(),
+            dropped: 0,
         };
-        plan.read(cow, options.past_end);
-        plan.drop_doubtful_new();
-        plan.drop_repeated_old();
-        plan.dropped.sort_by_key(|dropped| dropped.record);
+        let (mut kept, mut dropped) = (Vec::new(), 0);
+        plan.read(cow, interrupt, |record, e, found| match found {
+            Ok(Found::Empty) => Ok(()),
+            Ok(Found::Sound) => push(&mut kept, (record, e)),
+            Ok(Found::PastEnd | Found::Fault(_)) => {
+                dropped += 1;
+                Ok(())
+            }
+            Err((records, _)) => {
+                dropped += records;
+                Ok(())
+            }
+        })?;
+        plan.kept = kept;
+        plan.drop_doubtful_new()?;
+        plan.drop_repeated_old()?;
+        plan.doubts.sort_unstable_by_key(|(record, _)| *record);
+        plan.dropped = dropped + plan.doubts.len() as u64;
         Ok(plan)
     }
 
-    /// What is dropped, in the order of the list.
-    pub fn dropped(&self) -> &[Dropped] {
-        &self.dropped
+    /// How many records are dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// How many records are kept.
@@ -133,29 +193,72 @@ impl Plan {
         self.kept.len() as u64
     }
 
-    fn drop(&mut self, record: u64, exception: impl Into<Option<Exception>>, reason: Reason) {
-        self.dropped.push(Dropped {
-            record,
-            exception: exception.into(),
-            reason,
-        });
+    /// Calls `tell` with what is dropped, in the order of the list.
+    pub fn tell_dropped(
+        &self,
+        cow: &Cow,
+        interrupt: &Interrupt,
+        mut tell: impl FnMut(&Dropped),
+    ) -> Result<()> {
+        if self.dropped == 0 {
+            return Ok(());
+        }
+        let mut doubts = self.doubts.iter().peekable();
+        self.read(cow, interrupt, |record, e, found| {
+            let place = self.geometry.place(record);
+            let (exception, reason) = match found {
+                Ok(Found::Empty) => return Ok(()),
+                Ok(Found::PastEnd) => (Some(e), Reason::PastEnd(place)),
+                Ok(Found::Fault(fault)) => (Some(e), Reason::Fault(fault)),
+                Ok(Found::Sound) => {
+                    let Some((_, doubt)) = doubts.next_if(|(doubtful, _)| *doubtful == record)
+                    else {
+                        return Ok(());
+                    };
+                    let reason = match doubt {
+                        Doubt::NewUsedTwice => Reason::Fault(Fault::NewUsedTwice(place, e.new)),
+                        Doubt::New => Reason::NewDoubtful(e.new),
+                        Doubt::Old(last) => Reason::OldUsedTwice(e.old, self.geometry.place(*last)),
+                    };
+                    (Some(e), reason)
+                }
+                Err((records, error)) => (None, Reason::Unreadable(place, records, error)),
+            };
+            tell(&Dropped {
+                record,
+                exception,
+                reason,
+            });
+            Ok(())
+        })
     }
 
-    fn read(&mut self, cow: &Cow, past_end: bool) {
+    /// Calls `visit` with the number of each record, the record, and what it is by itself; or the
+    /// first number of a window that cannot be read, how many it holds, and why.
+    fn read(
+        &self,
+        cow: &Cow,
+        interrupt: &Interrupt,
+        mut visit: impl FnMut(u64, Exception, std::result::Result<Found, (u64, Error)>) -> Result<()>,
+    ) -> Result<()> {
         let geometry = self.geometry;
         let per_window = u64::from(geometry.records_per_window());
         let per_area = u64::from(geometry.windows_per_area());
         let mut buf = AlignedBuf::new(geometry.window_bytes() as usize);
         let mut ended = false;
-        // Whether this area had a record that was kept.
+        // Whether this area had a record that is sound.
         let mut of_use = true;
         for window in 0.. {
             let Some(extent) = geometry.window(window) else {
                 break;
             };
+            if interrupt.asked() {
+                let device = cow.device().path().display();
+                return Err(Error::Interrupted(format!("while {device} was read")));
+            }
             if window % per_area == 0 {
                 // After the end, an area without any record ends the search.
-                if ended && !(past_end && of_use) {
+                if ended && !(self.past_end && of_use) {
                     break;
                 }
                 of_use = false;
@@ -163,92 +266,95 @@ impl Plan {
             let first = window * per_window;
             let read = cow.device().read_at(&mut buf, byte_range(extent).0);
             if let Err(error) = read {
-                let reason = Reason::Unreadable(geometry.place(first), per_window, error);
-                self.drop(first, None, reason);
+                visit(first, Exception::default(), Err((per_window, error)))?;
                 continue;
             }
             for (record, e) in (first..).zip(Exception::records(&buf)) {
-                let check = check_alone(&geometry, record, e);
-                match check {
-                    _ if e.is_empty() && (e.old == 0 || !ended) => ended = true,
-                    _ if ended && !past_end => {
-                        self.drop(record, e, Reason::PastEnd(geometry.place(record)));
+                let found = match check_alone(&geometry, record, e) {
+                    _ if e.is_empty() && (e.old == 0 || !ended) => {
+                        ended = true;
+                        Found::Empty
                     }
-                    Err(fault) => self.drop(record, e, Reason::Fault(fault)),
+                    _ if ended && !self.past_end => Found::PastEnd,
+                    Err(fault) => Found::Fault(fault),
                     Ok(()) => {
                         of_use = true;
-                        self.kept.push((record, e));
+                        Found::Sound
                     }
-                }
+                };
+                visit(record, e, Ok(found))?;
             }
         }
+        Ok(())
     }
 
     /// Of the records that share a new chunk, keeps the only one between its neighbours, if there
     /// is such a one.
-    fn drop_doubtful_new(&mut self) {
-        let mut count: HashMap<u64, u32> = HashMap::new();
-        let mut order: Vec<u64> = self.kept.iter().map(|(_, e)| e.new).collect();
-        let list = order.clone();
+    fn drop_doubtful_new(&mut self) -> Result<()> {
+        let mut order = Vec::new();
+        for (_, e) in &self.kept {
+            push(&mut order, e.new)?;
+        }
         order.sort_unstable();
+        // Each new chunk that is named more than once, with how many of the records fit.
+        let mut shared: Vec<(u64, u64)> = Vec::new();
         for pair in order.windows(2).filter(|pair| pair[0] == pair[1]) {
-            count.insert(pair[0], 0);
-        }
-        if count.is_empty() {
-            return;
-        }
-        let fits = |at: usize| {
-            let before = at
-                .checked_sub(1)
-                .is_none_or(|before| list[before] < list[at]);
-            before && list.get(at + 1).is_none_or(|after| list[at] < *after)
-        };
-        for (at, new) in list.iter().enumerate() {
-            if let Some(fitting) = count.get_mut(new) {
-                *fitting += u32::from(fits(at));
-            }
-        }
-        for (at, (record, e)) in std::mem::take(&mut self.kept).into_iter().enumerate() {
-            match count.get(&e.new) {
-                Some(fitting) if *fitting != 1 || !fits(at) => {
-                    let fault = Fault::NewUsedTwice(self.geometry.place(record), e.new);
-                    let reason = match fitting {
-                        1 => Reason::Fault(fault),
-                        _ => Reason::NewDoubtful(e.new),
-                    };
-                    self.drop(record, e, reason);
-                }
-                _ => self.kept.push((record, e)),
-            }
-        }
-    }
-
-    fn drop_repeated_old(&mut self) {
-        let mut order: Vec<(u64, u64)> = self
-            .kept
-            .iter()
-            .map(|(record, e)| (e.old, *record))
-            .collect();
-        order.sort_unstable();
-        let mut repeated: HashMap<u64, u64> = HashMap::new();
-        for same in order.chunk_by(|a, b| a.0 == b.0) {
-            if let [earlier @ .., last] = same {
-                repeated.extend(earlier.iter().map(|(_, record)| (*record, last.1)));
+            if shared.last().is_none_or(|(new, _)| *new != pair[0]) {
+                push(&mut shared, (pair[0], 0))?;
             }
         }
         drop(order);
-        if repeated.is_empty() {
-            return;
+        if shared.is_empty() {
+            return Ok(());
         }
-        for (record, e) in std::mem::take(&mut self.kept) {
-            match repeated.get(&record) {
-                Some(last) => {
-                    let last = self.geometry.place(*last);
-                    self.drop(record, e, Reason::OldUsedTwice(e.old, last));
-                }
-                None => self.kept.push((record, e)),
+        let kept = std::mem::take(&mut self.kept);
+        let fits = |at: usize| {
+            let new = |at: usize| kept[at].1.new;
+            let before = at.checked_sub(1).is_none_or(|before| new(before) < new(at));
+            before && (at + 1 == kept.len() || new(at) < new(at + 1))
+        };
+        let find = |shared: &[(u64, u64)], new| shared.binary_search_by_key(&new, |(new, _)| *new);
+        for (at, (_, e)) in kept.iter().enumerate() {
+            if let Ok(found) = find(&shared, e.new) {
+                shared[found].1 += u64::from(fits(at));
             }
         }
+        let mut keep = Vec::new();
+        for (at, (record, e)) in kept.iter().enumerate() {
+            let fitting = find(&shared, e.new).map(|found| shared[found].1);
+            match fitting {
+                Ok(1) if !fits(at) => push(&mut self.doubts, (*record, Doubt::NewUsedTwice))?,
+                Ok(fitting) if fitting != 1 => push(&mut self.doubts, (*record, Doubt::New))?,
+                _ => push(&mut keep, (*record, *e))?,
+            }
+        }
+        self.kept = keep;
+        Ok(())
+    }
+
+    fn drop_repeated_old(&mut self) -> Result<()> {
+        let mut order = Vec::new();
+        for (record, e) in &self.kept {
+            push(&mut order, (e.old, *record))?;
+        }
+        order.sort_unstable();
+        let doubts = self.doubts.len();
+        for same in order.chunk_by(|a, b| a.0 == b.0) {
+            if let [earlier @ .., (_, last)] = same {
+                for (_, record) in earlier {
+                    push(&mut self.doubts, (*record, Doubt::Old(*last)))?;
+                }
+            }
+        }
+        let repeated = &mut self.doubts[doubts..];
+        repeated.sort_unstable_by_key(|(record, _)| *record);
+        let mut repeated = repeated.iter().peekable();
+        self.kept.retain(|(record, _)| {
+            repeated
+                .next_if(|(repeated, _)| repeated == record)
+                .is_none()
+        });
+        Ok(())
     }
 
     /// Writes what is kept to `output`: the chunks first, in the places they have, then the areas.
@@ -277,7 +383,7 @@ impl Plan {
         let output = Arc::new(output);
         let mut areas = AreaWriter::new(Arc::clone(&output), geometry)?;
         let mut repaired = Repaired {
-            dropped: self.dropped.iter().map(Dropped::records).sum(),
+            dropped: self.dropped,
             valid: self.valid,
             ..Repaired::default()
         };

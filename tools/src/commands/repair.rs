@@ -8,9 +8,10 @@ use crate::device::Access;
 use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
-use crate::repair::{Options, Plan};
+use crate::repair::{Dropped, Options, Plan};
 use crate::report::Report;
 use clap::Args;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -42,6 +43,10 @@ pub struct Repair {
     #[arg(long)]
     dry_run: bool,
 
+    /// List every record that is dropped, not only the first 100
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+
     /// Overwrite what the output holds
     #[arg(long)]
     force: bool,
@@ -57,7 +62,8 @@ impl Tool for Repair {
     const LONG_ABOUT: &'static str = "\
 Reads the records of a damaged COW device and writes those that can be trusted, with their chunks, \
 to another device or file, which the kernel loads. It is never done in place. Each record dropped \
-is listed on standard output, with the reason. Reading a dropped record's chunk from the new \
+is listed on standard output, with the reason; of many the first 100, and how many there are of \
+each kind. Reading a dropped record's chunk from the new \
 snapshot gives what the origin holds now.
 
 A record is dropped if one of its chunks lies beyond its device's end or its new chunk is a \
@@ -87,24 +93,21 @@ EXAMPLES
     fn run(self, report: &Report) -> Result<bool> {
         let interrupt = Interrupt::watch()?;
         let origin = self.origin.origin()?;
-        let cow = Cow::open(&self.input, Access::Read, origin)?;
+        let cow = Cow::open(&self.input, Access::Read, origin)?.watching(&interrupt);
         let options = Options {
             chunk_sectors: self.chunk_size,
             trust_invalid: self.trust_invalid,
             past_end: self.past_end,
         };
-        let plan = Plan::new(&cow, origin, &options)?;
-        let tell = |dropped: &crate::repair::Dropped| {
-            if report.is_quiet() {
-                return;
-            }
-            match dropped.exception {
-                Some(e) => println!("dropped {} {}: {}", e.old, e.new, dropped.reason),
-                None => println!("dropped: {}", dropped.reason),
-            }
+        let plan = Plan::new(&cow, origin, &options, &interrupt)?;
+        let mut listing = Listing {
+            told: 0,
+            all: self.verbose,
+            untold: BTreeMap::new(),
         };
-        plan.dropped().iter().for_each(tell);
+        plan.tell_dropped(&cow, &interrupt, |dropped| listing.tell(dropped, report))?;
         let Some(path) = self.output.filter(|_| !self.dry_run) else {
+            listing.finish(report);
             report.info(format_args!("{} records would be kept", plan.kept()));
             return Ok(true);
         };
@@ -112,7 +115,11 @@ EXAMPLES
         let output = output
             .apart_from(cow.device())
             .device(cow.device().bytes())?;
-        let repaired = plan.write(&cow, output, report, &interrupt, tell)?;
+        let repaired = plan.write(&cow, output, report, &interrupt, |dropped| {
+            listing.tell(dropped, report);
+        });
+        listing.finish(report);
+        let repaired = repaired?;
         report.info(format_args!(
             "{} records kept, {} dropped",
             repaired.kept, repaired.dropped
@@ -126,5 +133,41 @@ EXAMPLES
             );
         }
         Ok(true)
+    }
+}
+
+/// The records that are dropped, as far as they are listed.
+struct Listing {
+    told: u64,
+    all: bool,
+    /// How many were not listed, by kind.
+    untold: BTreeMap<&'static str, u64>,
+}
+
+impl Listing {
+    /// How many are listed unless all are.
+    const TOLD: u64 = 100;
+
+    fn tell(&mut self, dropped: &Dropped, report: &Report) {
+        if !self.all && self.told == Self::TOLD {
+            *self.untold.entry(dropped.reason.name()).or_default() += dropped.records();
+            return;
+        }
+        self.told += 1;
+        match dropped.exception {
+            Some(e) => report.line(format_args!(
+                "dropped {} {}: {}",
+                e.old, e.new, dropped.reason
+            )),
+            None => report.line(format_args!("dropped: {}", dropped.reason)),
+        }
+    }
+
+    fn finish(&self, report: &Report) {
+        for (kind, count) in &self.untold {
+            report.line(format_args!(
+                "dropped {count} more: {kind} (--verbose lists them)"
+            ));
+        }
     }
 }
