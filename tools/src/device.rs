@@ -7,10 +7,13 @@ use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
 use crate::identity::{holding_loop, Identity};
 use crate::output::create_new;
-use rustix::fs::{fallocate, flock, FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{
+    fallocate, flock, seek, FallocateFlags, FlockOperation, OFlags, SeekFrom as SeekTo,
+};
 use rustix::io::Errno;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -237,6 +240,40 @@ impl Device {
             return Ok(());
         }
         self.write_at(zeros, offset)
+    }
+
+    /// The first range at or after byte `offset` that is no hole; an empty one at the end where the
+    /// rest is a hole. What knows no holes is data.
+    pub fn data_from(&self, offset: u64) -> Range<u64> {
+        let end = self.bytes.max(offset);
+        if self.is_block_device {
+            return offset..end;
+        }
+        match seek(&self.file, SeekTo::Data(offset)) {
+            Err(Errno::NXIO) => end..end,
+            Err(_) => offset..end,
+            Ok(start) => match seek(&self.file, SeekTo::Hole(start)) {
+                Ok(hole) => start.min(end)..hole.min(end),
+                Err(_) => start.min(end)..end,
+            },
+        }
+    }
+
+    /// Makes the bytes `range` zero, whatever they are, as cheaply as the device can.
+    pub fn zero(&self, range: Range<u64>) -> Result<()> {
+        let mode = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        let bytes = range.end - range.start;
+        if fallocate(&self.file, mode, range.start, bytes).is_ok() {
+            return Ok(());
+        }
+        let zeros = AlignedBuf::new(bytes.min(1 << 20) as usize);
+        let mut offset = range.start;
+        while offset < range.end {
+            let part = (range.end - offset).min(zeros.len() as u64) as usize;
+            self.write_at(&zeros[..part], offset)?;
+            offset += part as u64;
+        }
+        Ok(())
     }
 
     /// Makes everything written durable.

@@ -25,6 +25,7 @@ pub mod dump;
 pub mod duplicates;
 pub mod error;
 pub mod export;
+pub mod extents;
 pub mod growable;
 pub mod identity;
 pub mod interrupt;

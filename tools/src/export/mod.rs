@@ -2,24 +2,26 @@
 
 //! Writes a snapshot's content to an image.
 
+mod state;
+
 use crate::buffer::{is_zero, AlignedBuf};
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
+use crate::extents::Extents;
 use crate::format::SECTOR_BYTES;
 use crate::interrupt::Interrupt;
-use crate::output::{sync_directory, Kind, Output};
-use crate::report::{Progress, Report};
+use crate::output::{Kind, Output};
+use crate::report::Report;
 use crate::snapshot::Snapshot;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use crate::threads::share;
+use state::{Destination, Source, State};
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{channel, Receiver};
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes read and written at once, few enough for a processor's own cache.
@@ -54,140 +56,6 @@ pub struct Exported {
     pub resumed_at: u64,
     /// Bytes written, the rest being holes or done before.
     pub written: u64,
-}
-
-/// How far an export came, as noted in its state file.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
-    snap_export: u32,
-    /// What was exported: the state means nothing for anything else.
-    source: Source,
-    /// Where it was exported to: nor for anything else.
-    destination: Destination,
-    /// Everything before this byte is in the output, durably.
-    done: u64,
-}
-
-impl State {
-    const VERSION: u32 = 2;
-
-    /// Reads the state file `path`; `None` where there is none. A file that is something else is
-    /// refused.
-    fn read(path: &Path) -> Result<Option<Self>> {
-        let text = match fs::read(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            text => text.map_err(file_error(path, "read"))?,
-        };
-        match serde_json::from_slice::<Self>(&text) {
-            Ok(state) if state.snap_export == Self::VERSION => Ok(Some(state)),
-            _ => Err(Error::Refused(format!(
-                "{}: it is not the state of an export, and is left alone; give --state another \
-                 file",
-                path.display()
-            ))),
-        }
-    }
-
-    /// Refuses to go on with the export of anything but `source`.
-    fn refuse_other(&self, source: &Source, path: &Path) -> Result<()> {
-        if self.source == *source {
-            return Ok(());
-        }
-        Err(Error::Refused(format!(
-            "{}: it belongs to the export of something else, or the origin or COW device has \
-             changed since; give --restart to begin from the start",
-            path.display()
-        )))
-    }
-
-    fn other_output(&self, path: &Path) -> Error {
-        Error::Refused(format!(
-            "{}: it belongs to an export to another output; give --restart to begin from the start",
-            path.display()
-        ))
-    }
-
-    /// Writes the state file `path`, durably and at once.
-    fn write(&self, path: &Path) -> Result<()> {
-        let failed = |source| file_error(path, "write")(source);
-        let text = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;
-        let directory = Output::new(path, true).directory().to_owned();
-        let mut file = tempfile::Builder::new()
-            .prefix(".snap_export.")
-            .tempfile_in(&directory)
-            .map_err(failed)?;
-        file.write_all(&text).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(path).map_err(|e| failed(e.error))?;
-        sync_directory(&directory)
-    }
-}
-
-/// The file or device that an export goes to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Destination {
-    is_block_device: bool,
-    /// The device's number, or that of the file system.
-    device: u64,
-    /// The file's inode.
-    inode: u64,
-    bytes: u64,
-}
-
-impl Destination {
-    fn of(device: &Device) -> Result<Self> {
-        let meta = device.file().metadata();
-        let meta = meta.map_err(file_error(device.path(), "ask for"))?;
-        let is_block_device = device.is_block_device();
-        let (device_number, inode) = match is_block_device {
-            true => (meta.rdev(), 0),
-            false => (meta.dev(), meta.ino()),
-        };
-        Ok(Self {
-            is_block_device,
-            device: device_number,
-            inode,
-            bytes: device.bytes(),
-        })
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Source {
-    bytes: u64,
-    chunk_bytes: u64,
-    records: u64,
-    /// A digest of the list of records.
-    list: u64,
-    /// For files, when they were changed, in nanoseconds since 1970.
-    cow_changed: i128,
-    origin_changed: i128,
-}
-
-impl Source {
-    fn of(snapshot: &Snapshot) -> Self {
-        let changed = |device: &Device| match device.file().metadata() {
-            Ok(meta) if !device.is_block_device() => {
-                i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())
-            }
-            _ => 0,
-        };
-        // FNV-1a over the numbers of all runs.
-        let mut list = 0xcbf2_9ce4_8422_2325;
-        for run in snapshot.map().runs() {
-            for number in [run.old, run.new, run.length] {
-                list = (list ^ number).wrapping_mul(0x0100_0000_01b3_u64);
-            }
-        }
-        Self {
-            bytes: snapshot.bytes(),
-            chunk_bytes: snapshot.chunk_bytes(),
-            records: snapshot.map().records(),
-            list,
-            cow_changed: changed(snapshot.cow().device()),
-            origin_changed: snapshot.origin().map_or(0, changed),
-        }
-    }
 }
 
 /// Writes what `snapshot` holds to the output.
@@ -392,87 +260,60 @@ impl Target {
     }
 
     /// Copies what is left; returns how many bytes were written.
-    fn copy(&mut self, snapshot: &Snapshot, report: &Report, stop: &Interrupt) -> Result<u64> {
+    fn copy(&mut self, snapshot: &Snapshot, report: &Report, interrupt: &Interrupt) -> Result<u64> {
         let bytes = snapshot.bytes();
+        let sink = Sink {
+            device: Arc::clone(&self.device),
+            holes: self.rename_to.is_some(),
+        };
+        let plan = Plan::new(snapshot, self.state.done, !sink.holes);
+        let plan = Mutex::new(plan);
         let progress = report.progress("exporting", bytes);
         progress.advance(self.state.done);
-        let next = AtomicU64::new(self.state.done);
-        let (copied, results) = channel();
-        thread::scope(|scope| {
-            for _ in 0..COPIERS {
-                let (copied, next) = (copied.clone(), &next);
-                let sink = Sink {
-                    device: Arc::clone(&self.device),
-                    holes: self.rename_to.is_some(),
+        let done = Mutex::new(Done {
+            target: self,
+            ahead: BTreeMap::new(),
+            written: 0,
+            noted: Instant::now(),
+        });
+        let copied = share(COPIERS, |stop| {
+            let mut buf = AlignedBuf::new(BUFFER_BYTES as usize);
+            while !stop.asked() && !interrupt.asked() {
+                let Some(task) = lock(&plan).next() else {
+                    break;
                 };
-                scope.spawn(move || {
-                    let mut buf = AlignedBuf::new(BUFFER_BYTES as usize);
-                    loop {
-                        let offset = next.fetch_add(BUFFER_BYTES, Ordering::Relaxed);
-                        if offset >= bytes {
-                            break;
-                        }
-                        let buf = &mut buf[..(bytes - offset).min(BUFFER_BYTES) as usize];
-                        let result = snapshot
-                            .read_at(buf, offset)
-                            .and_then(|()| sink.write(buf, offset));
-                        let failed = result.is_err();
-                        let result = result.map(|written| (offset, written));
-                        if copied.send(result).is_err() || failed {
-                            break;
-                        }
+                let written = match &task.what {
+                    What::Zero => {
+                        sink.device.zero(task.bytes.clone())?;
+                        0
                     }
-                });
+                    What::Data if task.bytes.is_empty() => 0,
+                    What::Data => {
+                        let bytes = (task.bytes.end - task.bytes.start) as usize;
+                        snapshot.read_at(&mut buf[..bytes], task.bytes.start)?;
+                        sink.write(&buf[..bytes], task.bytes.start)?
+                    }
+                };
+                progress.advance(task.bytes.end - task.from);
+                lock(&done).add(&task, written)?;
             }
-            drop(copied);
-            let result = self.gather(&results, bytes, stop, &progress);
-            // Where that is an error, nobody shall begin another buffer.
-            next.store(bytes, Ordering::Relaxed);
-            result
-        })
-    }
-
-    /// Waits for the copiers, and notes from time to time up to where all is copied.
-    fn gather(
-        &mut self,
-        results: &Receiver<Result<(u64, u64)>>,
-        bytes: u64,
-        stop: &Interrupt,
-        progress: &Progress,
-    ) -> Result<u64> {
-        let mut all_written = 0;
-        let mut noted = Instant::now();
-        // Buffers copied before an earlier one.
-        let mut ahead = BTreeSet::new();
-        for result in results {
-            let (offset, written) = match result {
-                Ok(copied) => copied,
-                Err(error) => {
-                    // What is there can be used the next time; why it ended is what matters now.
-                    let _ = self.note();
-                    return Err(error);
-                }
-            };
-            all_written += written;
-            progress.advance((bytes - offset).min(BUFFER_BYTES));
-            ahead.insert(offset);
-            while ahead.remove(&self.state.done) {
-                self.state.done = (self.state.done + BUFFER_BYTES).min(bytes);
-            }
-            if stop.asked() {
-                self.note()?;
-                return Err(Error::Interrupted(format!(
-                    "{} is complete up to byte {}; the same command goes on there",
-                    self.device.path().display(),
-                    self.state.done
-                )));
-            }
-            if noted.elapsed() >= self.checkpoint {
-                self.note()?;
-                noted = Instant::now();
-            }
+            Ok(())
+        });
+        let written = lock(&done).written;
+        drop(done);
+        if copied.is_err() || (interrupt.asked() && !lock(&plan).is_done()) {
+            let noted = self.note();
+            // What is there can be used the next time; why it ended is what matters now.
+            copied?;
+            noted?;
+            return Err(Error::Interrupted(format!(
+                "{} is complete up to byte {}; the same command goes on there",
+                self.device.path().display(),
+                self.state.done
+            )));
         }
-        Ok(all_written)
+        self.state.done = bytes;
+        Ok(written)
     }
 
     /// Makes what was written durable and notes it.
@@ -500,6 +341,124 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// What one copier does at once.
+struct Task {
+    /// Where the task before ends: from there to the end of `bytes` all is done with this one.
+    from: u64,
+    bytes: Range<u64>,
+    what: What,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// To be copied.
+    Data,
+    /// To be made zero.
+    Zero,
+}
+
+/// Hands out what there is to do, in ascending order.
+struct Plan<'a> {
+    extents: Extents<'a>,
+    /// Up to where it was handed out.
+    at: u64,
+    bytes: u64,
+    /// The data that was found but not handed out.
+    data: Range<u64>,
+    /// Whether holes must be made zero.
+    zero: bool,
+}
+
+impl<'a> Plan<'a> {
+    /// Holes less than this between data are read with it.
+    const GAP_BYTES: u64 = HOLE_BYTES as u64;
+    /// Bytes made zero at once.
+    const ZERO_BYTES: u64 = 64 << 20;
+
+    fn new(snapshot: &'a Snapshot, from: u64, zero: bool) -> Self {
+        Self {
+            extents: Extents::new(snapshot),
+            at: from,
+            bytes: snapshot.bytes(),
+            data: from..from,
+            zero,
+        }
+    }
+
+    /// The next data, in whole blocks of any device: no block is written by two copiers.
+    fn find(&mut self, from: u64) -> Range<u64> {
+        let block = AlignedBuf::ALIGN as u64;
+        let data = self.extents.next(from);
+        if data.is_empty() {
+            return data;
+        }
+        let end = data.end.next_multiple_of(block).min(self.bytes);
+        data.start - data.start % block..end
+    }
+
+    fn is_done(&self) -> bool {
+        self.at >= self.bytes
+    }
+
+    fn next(&mut self) -> Option<Task> {
+        if self.is_done() {
+            return None;
+        }
+        if self.data.end <= self.at {
+            self.data = self.find(self.at);
+        }
+        let from = self.at;
+        let hole = from..self.data.start.max(from);
+        let (bytes, what) = if self.zero && !hole.is_empty() {
+            let end = hole.end.min(from + Self::ZERO_BYTES);
+            (hole.start..end, What::Zero)
+        } else {
+            let start = hole.end;
+            let full = start + BUFFER_BYTES;
+            while self.data.end < full {
+                let more = self.find(self.data.end);
+                let gap = more.start.saturating_sub(self.data.end);
+                if more.is_empty() || gap >= Self::GAP_BYTES {
+                    break;
+                }
+                self.data.end = more.end;
+            }
+            (start..self.data.end.min(full), What::Data)
+        };
+        self.at = bytes.end;
+        Some(Task { from, bytes, what })
+    }
+}
+
+/// What the copiers have done.
+struct Done<'a> {
+    target: &'a mut Target,
+    /// Tasks done before an earlier one: from where to where.
+    ahead: BTreeMap<u64, u64>,
+    written: u64,
+    noted: Instant,
+}
+
+impl Done<'_> {
+    /// Adds a task, and notes from time to time up to where all is copied.
+    fn add(&mut self, task: &Task, written: u64) -> Result<()> {
+        self.written += written;
+        self.ahead.insert(task.from, task.bytes.end);
+        while let Some(end) = self.ahead.remove(&self.target.state.done) {
+            self.target.state.done = end;
+        }
+        if self.noted.elapsed() >= self.target.checkpoint {
+            self.target.note()?;
+            self.noted = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the copiers write to.
