@@ -5,7 +5,7 @@
 //! # Why it may be cut short at any point
 //!
 //! The list is worked off from its end, a batch of records at a time, in four steps: copy the
-//! batch's chunks to the origin; flush the origin; clear the batch's records, the last one first;
+//! batch's chunks to the origin, many at a time, in its order; flush the origin; clear the batch's records, the last one first;
 //! flush the COW device. A record disappears only when its chunk is durable in the origin, so at
 //! every moment origin and COW device together are the same snapshot, and running the merge again
 //! goes on where it was. The kernel's own merge works in this order too.
@@ -20,13 +20,18 @@ use crate::device::Device;
 use crate::duplicates::{old_used_twice, Distinct};
 use crate::error::{Error, Result};
 use crate::format::{Exception, Geometry};
+use crate::growable::push;
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::run::{Run, Runs};
 use crate::snapshot::{refuse_invalid, Map};
+use crate::threads::share;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes copied at once.
-const BUFFER_BYTES: u64 = 1 << 20;
+/// Bytes written at once, at most.
+const BUFFER_BYTES: u64 = 512 << 10;
+/// Threads that copy: so many chunks, scattered over the origin, are on their way to it at a time.
+const COPIERS: usize = 16;
 
 /// How to merge.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +107,22 @@ pub fn merge(
     Ok(merge.merged)
 }
 
+/// Bytes that follow each other in the origin, at most [`BUFFER_BYTES`].
+struct Piece {
+    /// The first byte in the origin.
+    to: u64,
+    bytes: u64,
+    /// Where the COW device keeps them: first byte and number of bytes.
+    sources: Vec<(u64, u64)>,
+}
+
+impl Piece {
+    /// How many bytes may still be added, where byte `to` of the origin is the next.
+    fn room(&self, to: u64) -> Option<u64> {
+        (self.to + self.bytes == to).then_some(BUFFER_BYTES - self.bytes)
+    }
+}
+
 struct Merge<'a> {
     cow: &'a Cow,
     origin: &'a Device,
@@ -138,18 +159,60 @@ impl Merge<'_> {
 
     /// Merges the records from `first` to the end of the list.
     fn batch(&mut self, first: u64) -> Result<()> {
-        let mut runs = self.read_runs(first)?;
-        runs.sort_unstable_by_key(|run| run.old);
-        let mut buf = AlignedBuf::new(BUFFER_BYTES as usize);
-        for run in runs {
-            self.copy(run, &mut buf)?;
-        }
+        let pieces = self.pieces(first)?;
+        let next = AtomicUsize::new(0);
+        share(COPIERS, |stop| {
+            let mut buf = AlignedBuf::new(BUFFER_BYTES as usize);
+            while !stop.asked() {
+                let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                    break;
+                };
+                self.copy(piece, &mut buf)?;
+            }
+            Ok(())
+        })?;
         self.origin.flush()?;
         self.clear(first, Some(self.records))?;
+        self.merged.bytes += pieces.iter().map(|piece| piece.bytes).sum::<u64>();
         self.merged.records += self.records - first;
         self.merged.batches += 1;
         self.records = first;
         Ok(())
+    }
+
+    /// What to copy for the records from `first` to the end of the list, in the order of the
+    /// origin.
+    fn pieces(&self, first: u64) -> Result<Vec<Piece>> {
+        let chunk_bytes = self.chunk_bytes();
+        let mut runs = self.read_runs(first)?;
+        runs.sort_unstable_by_key(|run| run.old);
+        let mut pieces: Vec<Piece> = Vec::new();
+        for run in runs {
+            let (mut from, mut to) = (run.new * chunk_bytes, run.old * chunk_bytes);
+            // The origin's last chunk may be a part of one.
+            let end = (to + run.length * chunk_bytes).min(self.origin.bytes());
+            while to < end {
+                let room = pieces.last().and_then(|piece| piece.room(to)).unwrap_or(0);
+                let bytes = (end - to).min(if room > 0 { room } else { BUFFER_BYTES });
+                match pieces.last_mut() {
+                    Some(piece) if room > 0 => {
+                        piece.bytes += bytes;
+                        push(&mut piece.sources, (from, bytes))?;
+                    }
+                    _ => push(
+                        &mut pieces,
+                        Piece {
+                            to,
+                            bytes,
+                            sources: vec![(from, bytes)],
+                        },
+                    )?,
+                }
+                from += bytes;
+                to += bytes;
+            }
+        }
+        Ok(pieces)
     }
 
     /// The windows that hold the records `first..end`, each with the number of its first record.
@@ -158,21 +221,15 @@ impl Merge<'_> {
         (first / per_window..end.div_ceil(per_window)).map(move |w| (w, w * per_window))
     }
 
-    fn read_window(&self, window: u64, buf: &mut AlignedBuf) -> Result<Option<u64>> {
-        let Some(extent) = self.geometry.window(window) else {
-            return Ok(None);
-        };
-        let offset = byte_range(extent).0;
-        self.cow.device().read_at(buf, offset)?;
-        Ok(Some(offset))
-    }
-
     fn read_runs(&self, first: u64) -> Result<Vec<Run>> {
         let mut buf = AlignedBuf::new(self.geometry.window_bytes() as usize);
         let mut runs = Runs::default();
         let mut list = Vec::new();
         for (window, first_in_window) in self.windows(first, self.records) {
-            self.read_window(window, &mut buf)?;
+            if let Some(extent) = self.geometry.window(window) {
+                let offset = byte_range(extent).0;
+                self.cow.device().read_at(&mut buf, offset)?;
+            }
             let wanted = (first_in_window..)
                 .zip(Exception::records(&buf))
                 .filter(|(record, _)| (first..self.records).contains(record));
@@ -184,20 +241,15 @@ impl Merge<'_> {
         Ok(list)
     }
 
-    /// Copies a run to the origin, whose last chunk may be a part of one.
-    fn copy(&mut self, run: Run, buf: &mut AlignedBuf) -> Result<()> {
-        let chunk_bytes = self.chunk_bytes();
-        let (from, to) = (run.new * chunk_bytes, run.old * chunk_bytes);
-        let bytes = (run.length * chunk_bytes).min(self.origin.bytes() - to);
+    /// Copies a piece, which is written at once.
+    fn copy(&self, piece: &Piece, buf: &mut AlignedBuf) -> Result<()> {
         let mut done = 0;
-        while done < bytes {
-            let part = (bytes - done).min(BUFFER_BYTES) as usize;
-            self.cow.device().read_at(&mut buf[..part], from + done)?;
-            self.origin.write_at(&buf[..part], to + done)?;
-            done += part as u64;
+        for (from, bytes) in &piece.sources {
+            let end = done + *bytes as usize;
+            self.cow.device().read_at(&mut buf[done..end], *from)?;
+            done = end;
         }
-        self.merged.bytes += bytes;
-        Ok(())
+        self.origin.write_at(&buf[..done], piece.to)
     }
 
     /// Clears the records `first..end`, from the last window to the first, and flushes; to the end
@@ -207,10 +259,14 @@ impl Merge<'_> {
         let end = end.unwrap_or((first / per_area + 1) * per_area);
         let mut buf = AlignedBuf::new(self.geometry.window_bytes() as usize);
         for (window, first_in_window) in self.windows(first, end).rev() {
-            let Some(offset) = self.read_window(window, &mut buf)? else {
+            let keep = first.saturating_sub(first_in_window) as usize * Exception::BYTES;
+            let Some(extent) = self.geometry.window(window) else {
                 continue;
             };
-            let keep = first.saturating_sub(first_in_window) as usize * Exception::BYTES;
+            let offset = byte_range(extent).0;
+            if keep > 0 {
+                self.cow.device().read_at(&mut buf, offset)?;
+            }
             buf[keep..].fill(0);
             self.cow.device().write_at(&buf, offset)?;
         }
