@@ -27,6 +27,7 @@ use crate::growable::push;
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::restore::AreaWriter;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -485,46 +486,39 @@ fn geometry(cow: &Cow, origin: Origin, options: &Options) -> Result<(Geometry, b
     )))
 }
 
-/// The chunk size, in sectors, with which the first area makes most sense.
+/// The smallest chunk size, in sectors, with which the first area makes sense: where that is not the
+/// right one, zeros or data are taken for an area.
 pub fn guess_chunk_size(cow: &Cow) -> Option<u32> {
-    let mut best = None;
     let mut sectors = cow.device().block() / SECTOR_BYTES;
     while let Ok(chunk) = ChunkSize::new(sectors) {
         let Ok(geometry) = Geometry::new(chunk, cow.device().sectors(), u64::MAX) else {
             break;
         };
-        let score = first_window_score(cow, &geometry);
-        if score > best.map_or(0, |(score, _)| score) {
-            best = Some((score, sectors));
+        if makes_sense(cow, &geometry) {
+            return Some(sectors);
         }
         sectors *= 2;
     }
-    best.map(|(_, sectors)| sectors)
+    None
 }
 
-/// How many records of the first window, from its start on, could be such: their new chunks ascend
-/// from the first data chunk on without leaving more out than they use.
-fn first_window_score(cow: &Cow, geometry: &Geometry) -> u64 {
+/// Whether most records of the first window, up to the first empty one, could be such: they are
+/// sound alone, and no two have the same new chunk. Their order does not matter.
+fn makes_sense(cow: &Cow, geometry: &Geometry) -> bool {
     let mut buf = AlignedBuf::new(geometry.window_bytes() as usize);
     let Some(extent) = geometry.window(0) else {
-        return 0;
+        return false;
     };
-    if cow
-        .device()
-        .read_at(&mut buf, byte_range(extent).0)
-        .is_err()
-    {
-        return 0;
+    let read = cow.device().read_at(&mut buf, byte_range(extent).0);
+    if read.is_err() {
+        return false;
     }
-    let mut last = 1;
-    let mut score = 0;
-    for e in Exception::records(&buf) {
-        let alone = check_alone(geometry, 0, e);
-        if alone.is_err() || e.new <= last || e.new > 2 * (score + 2) {
-            break;
-        }
-        last = e.new;
-        score += 1;
+    let records = Exception::records(&buf).take_while(|e| !e.is_empty());
+    let mut new_chunks = BTreeSet::new();
+    let (mut sound, mut all) = (0, 0);
+    for e in records {
+        all += 1;
+        sound += u32::from(check_alone(geometry, 0, e).is_ok() && new_chunks.insert(e.new));
     }
-    score
+    sound * 2 > all
 }

@@ -4,7 +4,7 @@
 
 use crate::buffer::AlignedBuf;
 use crate::cow::{byte_range, Origin};
-use crate::device::Device;
+use crate::device::{Access, Device};
 use crate::dump::{Head, Visitor};
 use crate::error::{Error, Result};
 use crate::format::{ChunkSize, Exception, Fault, Geometry, Header, RecordCheck, SECTOR_BYTES};
@@ -113,9 +113,18 @@ impl AreaWriter {
 pub struct Restorer {
     target: Output,
     origin: Origin,
+    /// Whether nothing shall be written.
+    dry: bool,
     /// The head and what writes the list, once the head is known.
-    list: Option<(Head, AreaWriter)>,
+    list: Option<(Head, List)>,
     records: Option<u64>,
+}
+
+/// What becomes of the records.
+enum List {
+    Write(AreaWriter),
+    /// They are only checked.
+    Check(RecordCheck<Userspace>, Geometry, u64),
 }
 
 impl Restorer {
@@ -124,8 +133,21 @@ impl Restorer {
         Self {
             target,
             origin,
+            dry: false,
             list: None,
             records: None,
+        }
+    }
+
+    /// The same, but it only checks what it would write.
+    pub fn dry(self) -> Self {
+        Self { dry: true, ..self }
+    }
+
+    fn fault(&self, fault: Fault) -> Error {
+        Error::Fault {
+            path: self.target.path().into(),
+            fault,
         }
     }
 
@@ -134,9 +156,10 @@ impl Restorer {
         self.records
     }
 
-    fn geometry(&self, head: &Head, device: Option<&Device>) -> Result<Geometry> {
-        let block = device.map_or(SECTOR_BYTES, Device::block);
-        let sectors = device.map_or(head.cow_sectors, Device::sectors);
+    /// The layout that `head` asks for, on a device of which the bytes of a block and the sectors
+    /// may be known.
+    fn geometry(&self, head: &Head, device: Option<(u32, u64)>) -> Result<Geometry> {
+        let (block, sectors) = device.unwrap_or((SECTOR_BYTES, head.cow_sectors));
         ChunkSize::for_devices(head.chunk_sectors, block, self.origin.block)
             .map_err(|fault| Fault::ChunkSize(head.chunk_sectors, fault))
             .and_then(|chunk| Geometry::new(chunk, sectors, self.origin.sectors))
@@ -163,22 +186,54 @@ impl Visitor for Restorer {
                 head.cow_sectors
             ))
         })?;
-        let device = self.target.device(bytes)?;
-        let geometry = self.geometry(head, Some(&device))?;
-        self.list = Some((*head, AreaWriter::new(Arc::new(device), geometry)?));
+        let list = if self.dry {
+            let there = Device::open(self.target.path(), Access::Read)?;
+            let sectors = there.sectors().max(head.cow_sectors);
+            let sectors = if there.is_block_device() {
+                there.sectors()
+            } else {
+                sectors
+            };
+            let geometry = self.geometry(head, Some((there.block(), sectors)))?;
+            List::Check(RecordCheck::new(geometry), geometry, 0)
+        } else {
+            let device = self.target.device(bytes)?;
+            let geometry = self.geometry(head, Some((device.block(), device.sectors())))?;
+            List::Write(AreaWriter::new(Arc::new(device), geometry)?)
+        };
+        self.list = Some((*head, list));
         Ok(())
     }
 
     fn run(&mut self, run: Run) -> Result<()> {
-        if let Some((_, list)) = &mut self.list {
-            run.records().try_for_each(|e| list.push(e))?;
+        match &mut self.list {
+            Some((_, List::Write(list))) => run.records().try_for_each(|e| list.push(e)),
+            Some((_, List::Check(check, _, records))) => {
+                let checked = run.records().try_for_each(|e| {
+                    *records += 1;
+                    check.check(*records - 1, e)
+                });
+                checked.map_err(|fault| self.fault(fault))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn end(&mut self, _records: u64) -> Result<()> {
-        if let Some((head, list)) = self.list.take() {
-            self.records = Some(list.finish(head.valid)?);
+        match self.list.take() {
+            Some((head, List::Write(list))) => self.records = Some(list.finish(head.valid)?),
+            Some((_, List::Check(mut check, geometry, records))) => {
+                check.finish().map_err(|fault| self.fault(fault))?;
+                // The list ends with an empty record.
+                if geometry.area_chunk(geometry.area_of(records)).is_none() {
+                    return Err(self.fault(Fault::AreaBeyondDevice {
+                        area: geometry.area_of(records),
+                        cow_chunks: geometry.cow_chunks(),
+                    }));
+                }
+                self.records = Some(records);
+            }
+            None => {}
         }
         Ok(())
     }

@@ -141,6 +141,13 @@ fn delta_as_json() {
     let files = Files::of(&Image::of(8, &[3, 4, 9]));
     let ran = ok(tool("delta").args(["-f", "json"]).arg(&files.cow));
     assert_eq!(ran.stdout, "[\n[24,16],\n[72,8]\n]\n");
+    // What would be beyond any file needs the origin's size.
+    let mut far = Image::of(8, &[3]);
+    far.records[0].0 = 1 << 60;
+    let far = far.write_cow(&files.path("far"));
+    fails(tool("delta").arg(&far), "--origin-size");
+    let ran = ok(tool("delta").arg("--origin-size=76").arg(&files.cow));
+    assert_eq!(ran.stdout, "24 16\n72 4\n");
     let empty = Files::of(&Image::of(8, &[]));
     let ran = ok(tool("delta").args(["-f", "json"]).arg(&empty.cow));
     let value: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();

@@ -219,3 +219,78 @@ fn bad_dumps_are_refused() {
         assert!(ran.stderr.contains(message), "no `{message}` in {ran:?}");
     }
 }
+
+#[test]
+fn a_dump_cut_short_costs_no_snapshot() {
+    let dir = tempdir().unwrap();
+    let image = Image::of(8, &(0..600).map(|i| i * 7 % 601).collect::<Vec<_>>());
+    let cow = image.write_cow(&dir.path().join("cow"));
+    let before = std::fs::read(&cow).unwrap();
+    for format in ["text", "json", "xml"] {
+        let text = dump(&cow, &["-f", format]);
+        for cut in [0, 10, text.len() / 2, text.len() - 3] {
+            let ran = restore(&text[..cut], dir.path(), &cow, &["--force"]);
+            assert_eq!(ran.code, Some(1), "{ran:?}");
+            assert!(std::fs::read(&cow).unwrap() == before, "{format}, {cut}");
+            // The same from a pipe, which cannot be read twice.
+            let mut pipe = tool("restore");
+            pipe.args(["--force", "-i", "-", "-o"]).arg(&cow);
+            let input = std::fs::File::open(dir.path().join("dump")).unwrap();
+            let mut cat = std::process::Command::new("cat");
+            let mut cat = cat
+                .stdin(input)
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let ran = run(pipe.stdin(cat.stdout.take().unwrap()));
+            cat.wait().unwrap();
+            assert_eq!(ran.code, Some(1), "{ran:?}");
+            assert!(std::fs::read(&cow).unwrap() == before, "{format}, {cut}");
+        }
+        let bad = text.replacen("600", "599", 1).replace("601", "600");
+        restore(&bad, dir.path(), &cow, &["--force"]);
+        patch(&cow, 0, &before);
+        assert_eq!(restore(&text, dir.path(), &cow, &["--force"]).code, Some(0));
+        assert!(std::fs::read(&cow).unwrap() == before);
+    }
+    // A list that the device has no room for is none that was cut short, but costs none either.
+    let full = Image::of(1, &(0..64).collect::<Vec<_>>());
+    let text = dump(&full.write_cow(&dir.path().join("full")), &[]);
+    let mut small = Image::of(1, &[5]);
+    small.cow_chunks = 67;
+    let cow = small.write_cow(&dir.path().join("small"));
+    let before = std::fs::read(&cow).unwrap();
+    let text = text.replace(&format!("cow_size {}", full.cow_chunks), "cow_size 67");
+    let ran = restore(&text, dir.path(), &cow, &["--force"]);
+    assert!(ran.stderr.contains("area 2 lies beyond"), "{ran:?}");
+    assert!(std::fs::read(&cow).unwrap() == before);
+}
+
+#[test]
+fn names_need_not_be_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempdir().unwrap();
+    let name = |name: &[u8]| dir.path().join(std::ffi::OsStr::from_bytes(name));
+    let cow = Image::of(8, &[1]).write_cow(&name(b"c\xff"));
+    for tool_name in ["check", "stat", "dump", "delta"] {
+        ok(tool(tool_name).arg(&cow));
+    }
+    ok(tool("dump").arg(&cow).arg("-o").arg(name(b"d\xff")));
+    ok(tool("restore")
+        .arg("-i")
+        .arg(name(b"d\xff"))
+        .arg("-o")
+        .arg(name(b"e\xff")));
+    let export = |state: &[u8]| {
+        let mut command = tool("export");
+        command
+            .arg("--cow-only")
+            .arg("-i")
+            .arg(&cow)
+            .arg("-o")
+            .arg(name(b"f\xff"));
+        ok(command.arg("--force").arg("--state").arg(name(state)));
+    };
+    export(b"s\xff");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
+}

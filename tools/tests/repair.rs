@@ -172,9 +172,20 @@ fn each_reason_is_told() {
 #[test]
 fn a_lost_header_can_be_replaced() {
     let dir = tempdir().unwrap();
-    for chunk_sectors in [1, 8, 32, 256] {
+    for (chunk_sectors, descending) in [
+        (1, false),
+        (8, false),
+        (32, false),
+        (256, false),
+        (1, true),
+        (8, true),
+        (256, true),
+    ] {
         let old: Vec<u64> = (0..300).map(|i| i * 13 % 1000).collect();
-        let image = Image::of(chunk_sectors, &old);
+        let mut image = Image::of(chunk_sectors, &old);
+        if descending {
+            image.records.reverse();
+        }
         let cow = image.write_cow(&dir.path().join("cow"));
         let text = ok(tool("dump").arg(&cow)).stdout;
         patch(&cow, 0, &[0xff; 512]);

@@ -35,8 +35,12 @@ pub struct Delta {
     other: Option<PathBuf>,
 
     /// The origin
-    #[arg(long, value_name = "DEV")]
+    #[arg(long, value_name = "DEV", conflicts_with = "origin_size")]
     origin: Option<PathBuf>,
+
+    /// The origin's size in sectors of 512 bytes, where the device is not at hand
+    #[arg(long, value_name = "SECTORS")]
+    origin_size: Option<u64>,
 
     /// Read both sides, and tell only what does differ
     #[arg(long, requires = "origin")]
@@ -131,8 +135,11 @@ impl Delta {
         origin: Option<Arc<Device>>,
         interrupt: &Interrupt,
     ) -> Result<Snapshot> {
-        let size = origin.as_deref().map_or(Ok(Origin::UNKNOWN), Origin::of)?;
+        let size = match origin.as_deref() {
+            Some(origin) => Origin::of(origin)?,
+            None => Origin::of_size(self.origin_size)?,
+        };
         let cow = Cow::open(cow, Access::Read, size)?.watching(interrupt);
-        Snapshot::new(cow, origin, None, self.trust_invalid)
+        Snapshot::new(cow, origin, self.origin_size, self.trust_invalid)
     }
 }

@@ -5,12 +5,12 @@
 use super::{file_error, OriginArgs, Tool};
 use crate::dump::read;
 use crate::error::{Error, Result};
-use crate::output::Output;
+use crate::output::{Kind, Output};
 use crate::report::Report;
 use crate::restore::Restorer;
 use clap::Args;
 use std::fs::File;
-use std::io::{stdin, BufRead, BufReader};
+use std::io::{self, stdin, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -44,7 +44,8 @@ byte for byte what the kernel would read. Data chunks are not touched: a dump ho
 
 An output that holds something is refused without --force. From the first write until the last \
 record is durable the header says that the snapshot is invalid, so that one cut short is never \
-taken for a complete one.";
+taken for a complete one. Where there is an output already, the whole dump is read and checked \
+before anything is written; a copy of it is kept in TMPDIR meanwhile.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_dump cow.img | snap_restore -i - -o new.img
@@ -57,8 +58,14 @@ EXAMPLES
     fn run(self, report: &Report) -> Result<bool> {
         let target = self.origin.keep_from(Output::new(&self.output, self.force));
         let target = target.apart_from_path(&self.input);
-        let mut restorer = Restorer::new(target, self.origin.origin()?);
-        read(open(&self.input)?, &mut restorer)?;
+        let origin = self.origin.origin()?;
+        let mut dump = open(&self.input)?;
+        if !matches!(target.kind()?, Kind::Missing) {
+            // Nothing shall be lost for the sake of a dump that is not whole.
+            dump = Box::new(verified(dump, Restorer::new(target.clone(), origin))?);
+        }
+        let mut restorer = Restorer::new(target, origin);
+        read(dump, &mut restorer)?;
         let records = restorer
             .records()
             .ok_or_else(|| Error::parse("end", "there is none"))?;
@@ -67,10 +74,44 @@ EXAMPLES
     }
 }
 
+/// Reads `dump` to its end, with `restorer` checking what it says; returns a copy of it.
+fn verified(dump: Box<dyn BufRead>, restorer: Restorer) -> Result<BufReader<File>> {
+    let failed = |source| file_error(&std::env::temp_dir(), "keep the dump in", source);
+    let copy = tempfile::tempfile().map_err(failed)?;
+    let mut tee = Tee {
+        from: dump,
+        to: BufWriter::new(copy),
+    };
+    read(
+        BufReader::with_capacity(BUFFER_BYTES, &mut tee),
+        &mut restorer.dry(),
+    )?;
+    let mut copy = tee.to.into_inner().map_err(|e| failed(e.into_error()))?;
+    copy.rewind().map_err(failed)?;
+    Ok(BufReader::with_capacity(BUFFER_BYTES, copy))
+}
+
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Reads, and writes what was read to a second place.
+struct Tee<R, W> {
+    from: R,
+    to: W,
+}
+
+impl<R: Read, W: Write> Read for Tee<R, W> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.from.read(buf)?;
+        self.to.write_all(&buf[..bytes])?;
+        Ok(bytes)
+    }
+}
+
 fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     if path == Path::new("-") {
         return Ok(Box::new(stdin().lock()));
     }
     let file = File::open(path).map_err(|e| file_error(path, "open", e))?;
-    Ok(Box::new(BufReader::with_capacity(256 * 1024, file)))
+    Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, file)))
 }
