@@ -18,7 +18,6 @@
 //! to have it looked at.
 
 use crate::buffer::{is_zero, AlignedBuf};
-use crate::check::fault_name;
 use crate::cow::{byte_range, Cow, Origin};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -63,7 +62,7 @@ impl Reason {
     /// One word for programs and summaries.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Fault(fault) => fault_name(fault),
+            Self::Fault(fault) => fault.kind(),
             Self::NewDoubtful(_) => "new-doubtful",
             Self::OldUsedTwice(..) => "old-used-twice",
             Self::PastEnd(_) => "past-end",
