@@ -15,6 +15,9 @@ mod dm;
 pub mod format;
 mod store;
 
+/// What every message of the module begins with; ends with a NUL.
+const DM_MSG_PREFIX: &[u8] = b"device-mapper: persistent snapshot\0";
+
 module! {
     type: DmSnapPersistent,
     name: "dm_snap_persistent",

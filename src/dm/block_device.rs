@@ -5,6 +5,11 @@
 use core::fmt;
 use core::ptr::addr_of;
 use kernel::{bindings, types::Opaque};
+#[cfg(not(under_c_core))]
+use {
+    super::shim,
+    kernel::{error::to_result, prelude::*},
+};
 
 /// A block device that is open while it is borrowed.
 ///
@@ -37,6 +42,19 @@ impl BlockDevice {
         // SAFETY: By the type's invariant there is a queue; only the address of its limits is
         // taken.
         unsafe { addr_of!((*(*self.as_ptr()).bd_queue).limits) }
+    }
+
+    /// A number that tells the device from all others that are open.
+    #[cfg(not(under_c_core))]
+    pub(crate) fn id(&self) -> usize {
+        self.as_ptr() as usize
+    }
+
+    /// Makes durable what the device completed before. Sleeps.
+    #[cfg(not(under_c_core))]
+    pub(crate) fn flush(&self) -> Result {
+        // SAFETY: By the type's invariant the device is open.
+        to_result(unsafe { shim::dm_shim_bdev_flush(self.as_ptr()) })
     }
 
     /// The device's size in sectors. It may change while the device is open.

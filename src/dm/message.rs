@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Log messages in device-mapper's style: `device-mapper: persistent snapshot: …`.
+//! Log messages in device-mapper's style: `device-mapper: snapshots: …`, or what the module's
+//! `DM_MSG_PREFIX` says.
 
+use crate::DM_MSG_PREFIX;
 use core::fmt;
 use kernel::print::{call_printk, format_strings};
-
-const PREFIX: &[u8] = b"device-mapper: persistent snapshot\0";
 
 /// Logs an error, like `DMERR`.
 pub(crate) fn error(args: fmt::Arguments<'_>) {
     // SAFETY: The format string is one of `format_strings`, and the prefix ends with a NUL.
-    unsafe { call_printk(&format_strings::ERR, PREFIX, args) }
+    unsafe { call_printk(&format_strings::ERR, DM_MSG_PREFIX, args) }
 }
 
 /// Logs a warning, like `DMWARN`.
 pub(crate) fn warn(args: fmt::Arguments<'_>) {
     // SAFETY: The format string is one of `format_strings`, and the prefix ends with a NUL.
-    unsafe { call_printk(&format_strings::WARNING, PREFIX, args) }
+    unsafe { call_printk(&format_strings::WARNING, DM_MSG_PREFIX, args) }
 }
 
 /// Logs information, like `DMINFO`.
 pub(crate) fn info(args: fmt::Arguments<'_>) {
     // SAFETY: The format string is one of `format_strings`, and the prefix ends with a NUL.
-    unsafe { call_printk(&format_strings::INFO, PREFIX, args) }
+    unsafe { call_printk(&format_strings::INFO, DM_MSG_PREFIX, args) }
 }
 
 /// `DMERR` with the arguments of `format_args!`; ends the line.

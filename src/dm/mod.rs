@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Safe wrappers over the parts of device-mapper that an exception store needs.
+//! Safe wrappers over the parts of device-mapper that exception stores and targets need.
 //!
 //! Everything `unsafe` of this module lives here. The layer knows nothing of the store above it.
 //!
@@ -13,6 +13,20 @@
 //! | [`exception_store`] | `struct dm_exception_store_type` and its registry |
 //! | [`message`] | device-mapper's log messages |
 //! | [`fatal_signal_pending`] | the C function of this name |
+//!
+//! And for targets:
+//!
+//! | here | stands for |
+//! | --- | --- |
+//! | `target` | `struct target_type` and `struct dm_target` |
+//! | `Bio` | `struct bio`; `BioList` those that wait |
+//! | `OwnedDevice` | `dm_get_device()`; `DeviceRef` for whoever uses the device meanwhile |
+//! | `kcopyd` | copies from one device to others |
+//! | `irq_lock` | `spin_lock_irqsave()` |
+//! | `WaitQueue` | `wait_event()` |
+//! | `noio`, `plug` | `memalloc_noio_save()`, `struct blk_plug` |
+//! | `params` | the module's parameters |
+//! | `shim` | the C functions of `shim.c` that all these call |
 
 mod block_device;
 mod device;
@@ -27,6 +41,43 @@ pub(crate) use block_device::BlockDevice;
 pub(crate) use device::{Device, HeldDevice};
 pub(crate) use signal::fatal_signal_pending;
 pub(crate) use workqueue::Workqueue;
+
+// What targets need, which the kernel's own dm-snapshot has for the stores under it.
+#[cfg(not(under_c_core))]
+mod bio;
+#[cfg(not(under_c_core))]
+mod bio_list;
+#[cfg(not(under_c_core))]
+pub(crate) mod irq_lock;
+#[cfg(not(under_c_core))]
+pub(crate) mod kcopyd;
+#[cfg(not(under_c_core))]
+pub(crate) mod noio;
+#[cfg(not(under_c_core))]
+mod owned_device;
+#[cfg(not(under_c_core))]
+pub(crate) mod params;
+#[cfg(not(under_c_core))]
+mod per_bio;
+#[cfg(not(under_c_core))]
+pub(crate) mod plug;
+#[cfg(not(under_c_core))]
+mod queue_limits;
+#[cfg(not(under_c_core))]
+mod shim;
+#[cfg(not(under_c_core))]
+pub(crate) mod target;
+#[cfg(not(under_c_core))]
+mod wait_queue;
+
+#[cfg(not(under_c_core))]
+pub(crate) use {
+    bio::{Bio, EndedBio, MapBio, Mapped, Op},
+    bio_list::BioList,
+    owned_device::{DeviceRef, OwnedDevice},
+    queue_limits::QueueLimits,
+    wait_queue::WaitQueue,
+};
 
 /// `EUCLEAN`, "structure needs cleaning": what is on the disk, or in a list, makes no sense.
 ///

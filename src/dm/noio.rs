@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Being considerate: allocations that start no I/O, and giving way.
+
+use super::shim;
+use kernel::types::NotThreadSafe;
+
+/// While it lives, allocations of this thread start no I/O to free memory (`GFP_NOIO`), as is
+/// necessary wherever I/O is waiting for this thread.
+///
+/// Several may be nested; they are to be dropped in the reverse order.
+pub(crate) struct NoIo {
+    flags: u32,
+    _this_thread: NotThreadSafe,
+}
+
+impl NoIo {
+    /// Enters such a scope.
+    pub(crate) fn new() -> Self {
+        Self {
+            // SAFETY: It sets a flag of the thread.
+            flags: unsafe { shim::dm_shim_noio_save() },
+            _this_thread: NotThreadSafe,
+        }
+    }
+}
+
+impl Drop for NoIo {
+    fn drop(&mut self) {
+        // SAFETY: The flags are those of this thread, since `self` cannot be sent to another.
+        unsafe { shim::dm_shim_noio_restore(self.flags) }
+    }
+}
+
+/// Lets others have the processor if they need it. May sleep.
+pub(crate) fn cond_resched() {
+    // SAFETY: There are no conditions to fulfil.
+    unsafe { shim::dm_shim_cond_resched() }
+}
+
+/// Sleeps for at least `ms` milliseconds.
+pub(crate) fn sleep_ms(ms: u32) {
+    // SAFETY: There are no conditions to fulfil.
+    unsafe { shim::dm_shim_sleep_ms(ms) }
+}
