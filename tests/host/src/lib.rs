@@ -5,5 +5,6 @@
 /// What lies on a COW device.
 #[path = "../../../src/format/mod.rs"]
 pub mod format;
+pub mod memory;
 pub mod platform;
 pub mod store;
