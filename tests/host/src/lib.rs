@@ -8,3 +8,6 @@ pub mod format;
 pub mod memory;
 pub mod platform;
 pub mod store;
+/// The completed exceptions of a snapshot.
+#[path = "../../../src/snapshot/core/table/mod.rs"]
+pub mod table;
