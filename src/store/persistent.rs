@@ -7,10 +7,14 @@ use super::{
     cow::{Committer, Cow},
     header::HeaderWriter,
     info,
-    metadata::{self, Allocator, Disk, Loaded, Ordered},
+    metadata::{self, Allocator, Disk, Loaded},
     platform::Kernel,
     report,
 };
+#[cfg(not(under_c_core))]
+use super::found::Found;
+#[cfg(under_c_core)]
+use super::metadata::Ordered;
 use crate::dm::{
     exception_store::{
         Completion, Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
@@ -162,13 +166,20 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         &self,
         devices: Devices<'_>,
         chunk_sectors: u32,
+        begin: &mut dyn FnMut(u32) -> Result,
         add: &mut dyn FnMut(Exception) -> Result,
     ) -> Result<Metadata> {
         let (cow, origin) = (info(devices.cow), info(devices.origin));
         self.header.prepare(cow)?;
         let disk = self.cow(devices.cow);
-        let mut ordered = Ordered::<Kernel, _>::new(add);
-        let loaded = metadata::load::<_, Kernel>(&disk, cow, origin, chunk_sectors, &mut ordered)
+        #[cfg(under_c_core)]
+        let mut receiver = {
+            let _ = begin;
+            Ordered::<Kernel, _>::new(add)
+        };
+        #[cfg(not(under_c_core))]
+        let mut receiver = Found { begin, add };
+        let loaded = metadata::load::<_, Kernel>(&disk, cow, origin, chunk_sectors, &mut receiver)
             .map_err(|e| report(devices.cow, e))?;
         let found = self.begin(loaded)?;
         if chunk_sectors != 0 && chunk_sectors != found.chunk_sectors {
@@ -182,10 +193,12 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         Ok(found)
     }
 
-    fn prepare_exception(&self, devices: Devices<'_>) -> Result<u64> {
+    fn prepare_exceptions(&self, devices: Devices<'_>, max: u32) -> Result<(u64, u32)> {
         let mut allocator = self.allocator.lock();
         let allocator = (*allocator).as_mut().ok_or(EINVAL)?;
-        allocator.allocate(devices.cow.sectors()).ok_or(ENOSPC)
+        allocator
+            .allocate(devices.cow.sectors(), max)
+            .ok_or(ENOSPC)
     }
 
     fn commit_exception(&self, devices: Devices<'_>, exception: Exception, copied: bool, done: D) {

@@ -53,26 +53,28 @@ impl<D: Completion> ExceptionStore<D> for Transient {
         &self,
         _: Devices<'_>,
         chunk_sectors: u32,
+        begin: &mut dyn FnMut(u32) -> Result,
         _: &mut dyn FnMut(Exception) -> Result,
     ) -> Result<Metadata> {
         let mut chunks = self.chunks.lock();
         if chunk_sectors != 0 {
             chunks.sectors = chunk_sectors;
         }
+        begin(chunks.sectors)?;
         Ok(Metadata {
             chunk_sectors: chunks.sectors,
             valid: true,
         })
     }
 
-    fn prepare_exception(&self, devices: Devices<'_>) -> Result<u64> {
+    fn prepare_exceptions(&self, devices: Devices<'_>, _max: u32) -> Result<(u64, u32)> {
         let mut chunks = self.chunks.lock();
         if chunks.allocated() + u64::from(chunks.sectors) > devices.cow.sectors() {
             return Err(ENOSPC);
         }
         let chunk = chunks.handed_out;
         chunks.handed_out += 1;
-        Ok(chunk)
+        Ok((chunk, 1))
     }
 
     fn commit_exception(&self, _: Devices<'_>, _: Exception, copied: bool, done: D) {

@@ -81,21 +81,25 @@ pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
     fn new(devices: Devices<'_>, options: Option<&CStr>) -> Result<NewStore<Self>>;
 
     /// Reads the metadata from the COW device, or writes that of an empty snapshot to a new one,
-    /// and reports each exception to `add`, whose error is to be passed on.
+    /// and reports each exception to `add`, whose error is to be passed on. Before the first, and
+    /// also where there is none, it reports the chunk size in sectors to `begin`; not for a snapshot
+    /// that may not be used.
     ///
     /// `chunk_sectors` is the chunk size of the table, in sectors, 0 if it names none. May sleep.
     fn read_metadata(
         &self,
         devices: Devices<'_>,
         chunk_sectors: u32,
+        begin: &mut dyn FnMut(u32) -> Result,
         add: &mut dyn FnMut(Exception) -> Result,
     ) -> Result<Metadata>;
 
-    /// Hands out a chunk of the COW device to copy a chunk to; `ENOSPC` if there is none left.
+    /// Hands out consecutive chunks of the COW device to copy chunks to, from 1 to `max`; returns the
+    /// first and how many. `ENOSPC` if there is none left.
     ///
-    /// Called under a spinlock: must not sleep. Every success is followed by one
-    /// [`Self::commit_exception`], in the same order.
-    fn prepare_exception(&self, devices: Devices<'_>) -> Result<u64>;
+    /// Called under a spinlock: must not sleep. For each chunk one [`Self::commit_exception`]
+    /// follows, in the same order.
+    fn prepare_exceptions(&self, devices: Devices<'_>, max: u32) -> Result<(u64, u32)>;
 
     /// Records an exception that was handed out and, if `copied`, copied.
     ///

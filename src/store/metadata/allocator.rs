@@ -39,17 +39,23 @@ impl Allocator {
         &self.geometry
     }
 
-    /// Hands out a chunk of a COW device that is `cow_sectors` large now; `None` if none is left.
-    pub fn allocate(&mut self, cow_sectors: u64) -> Option<u64> {
-        let chunk = self.next;
-        if self.dropped || !self.geometry.can_hold_data(chunk, cow_sectors) {
+    /// Hands out at most `max` consecutive chunks of a COW device that is `cow_sectors` large now, at
+    /// least one; returns the first and how many. `None` if none is left.
+    pub fn allocate(&mut self, cow_sectors: u64, max: u32) -> Option<(u64, u32)> {
+        let first = self.next;
+        let fits = |chunk: &u64| self.geometry.can_hold_data(*chunk, cow_sectors);
+        let count = (first..first.saturating_add(max.into()))
+            .take_while(fits)
+            .count();
+        if self.dropped || count == 0 {
             return None;
         }
-        self.next = self.geometry.skip_metadata(chunk + 1);
         // A merge that was called off: how full the COW device is, `next` says again.
         self.merged = false;
-        self.pending += 1;
-        Some(chunk)
+        self.next = self.geometry.skip_metadata(first + count as u64);
+        self.pending += count as u64;
+        // CAST: At most `max`.
+        Some((first, count as u32))
     }
 
     /// Notes that a chunk handed out is being committed; returns how many are left that will be.

@@ -68,6 +68,9 @@ pub fn load<D: Disk, P: Platform>(
         CowState::New(geometry) | CowState::Valid(geometry) => geometry,
     };
     let mut list = RecordList::new(disk, geometry, cow.unit()).map_err(no_memory)?;
+    receiver
+        .chunk_size(geometry.chunk_size().sectors())
+        .map_err(Error::Io)?;
     let next = if let CowState::Valid(_) = state {
         walk::<D, P>(disk, geometry, &mut list, receiver)?
     } else {

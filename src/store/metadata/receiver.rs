@@ -11,6 +11,11 @@ use crate::format::Exception;
 /// chunks that are used twice. A table that finds those by itself is a receiver; so is a function
 /// that takes exceptions as they come.
 pub trait Receiver<E> {
+    /// Takes the chunk size in sectors, before the first exception, and also where there is none.
+    fn chunk_size(&mut self, _sectors: u32) -> Result<(), E> {
+        Ok(())
+    }
+
     /// Takes an exception, in the order of the list. Its record is right by itself; whether its new
     /// chunk is another record's too may only be known later.
     fn take(&mut self, e: Exception) -> Result<(), Error<E>>;

@@ -114,7 +114,7 @@ pub fn live(data: &[u8], origin_sectors: u64) -> Option<u64> {
     let mut allocator = Allocator::new(geometry, next, found);
     let mut committer = Committer::new(list);
     for old in 0..3 {
-        let Some(new) = allocator.allocate(cow.sectors) else {
+        let Some((new, _)) = allocator.allocate(cow.sectors, 1) else {
             break;
         };
         allocator.commit();

@@ -162,7 +162,8 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
             let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
             // SAFETY: `store` is live, and nobody writes to the field meanwhile.
             let chunk_sectors = unsafe { (*store).chunk_size };
-            let found = this.read_metadata(devices, chunk_sectors, &mut add)?;
+            let begin = &mut |_| Ok(());
+            let found = this.read_metadata(devices, chunk_sectors, begin, &mut add)?;
             if !found.chunk_sectors.is_power_of_two() {
                 return Err(EINVAL);
             }
@@ -194,7 +195,7 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
         from_result(|| {
             // SAFETY: `store` is live and made until this returns.
             let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
-            let new_chunk = this.prepare_exception(devices)?;
+            let (new_chunk, _) = this.prepare_exceptions(devices, 1)?;
             // SAFETY: `e` is live, and nobody else uses it.
             unsafe { (*e).new_chunk = new_chunk };
             Ok(0)

@@ -159,7 +159,7 @@ impl World {
     /// Hands out chunks for `n` copies, and copies.
     fn start_copies(&mut self, n: u8) {
         for i in 0..n {
-            let Some(new) = self.active.allocator.allocate(self.disk.sectors()) else {
+            let Some((new, _)) = self.active.allocator.allocate(self.disk.sectors(), 1) else {
                 // The snapshot overflows. What is under way ends first.
                 self.finish_copies(0, true);
                 self.drop_snapshot();
@@ -360,7 +360,7 @@ impl World {
 
     fn drop_snapshot(&mut self) {
         self.active.allocator.drop_snapshot();
-        assert_eq!(self.active.allocator.allocate(u64::MAX), None);
+        assert_eq!(self.active.allocator.allocate(u64::MAX, 1), None);
         let header = Header {
             valid: false,
             chunk_sectors: self.setup.chunk_sectors,
