@@ -14,8 +14,12 @@ mod header;
 mod metadata;
 mod persistent;
 mod platform;
+#[cfg(not(under_c_core))]
+mod transient;
 
 pub(crate) use persistent::Persistent;
+#[cfg(not(under_c_core))]
+pub(crate) use transient::Transient;
 
 use crate::dm::{message::dm_err, unclean, Device};
 use crate::format::FaultClass;
