@@ -88,6 +88,12 @@ impl BioList {
     }
 }
 
+impl Default for BioList {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Drop for BioList {
     fn drop(&mut self) {
         while self.pop().is_some() {}

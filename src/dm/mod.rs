@@ -22,9 +22,9 @@
 //! | `Bio` | `struct bio`; `BioList` those that wait |
 //! | `OwnedDevice` | `dm_get_device()`; `DeviceRef` for whoever uses the device meanwhile |
 //! | `kcopyd` | copies from one device to others |
-//! | `irq_lock` | `spin_lock_irqsave()` |
+//! | `IrqSpinLock` | `spin_lock_irqsave()` |
 //! | `WaitQueue` | `wait_event()` |
-//! | `noio`, `plug` | `memalloc_noio_save()`, `struct blk_plug` |
+//! | `noio`, `plugged` | `memalloc_noio_save()`, `struct blk_plug` |
 //! | `params` | the module's parameters |
 //! | `shim` | the C functions of `shim.c` that all these call |
 
@@ -48,7 +48,9 @@ mod bio;
 #[cfg(not(under_c_core))]
 mod bio_list;
 #[cfg(not(under_c_core))]
-pub(crate) mod irq_lock;
+pub(crate) mod global;
+#[cfg(not(under_c_core))]
+mod irq_lock;
 #[cfg(not(under_c_core))]
 pub(crate) mod kcopyd;
 #[cfg(not(under_c_core))]
@@ -60,7 +62,7 @@ pub(crate) mod params;
 #[cfg(not(under_c_core))]
 mod per_bio;
 #[cfg(not(under_c_core))]
-pub(crate) mod plug;
+mod plug;
 #[cfg(not(under_c_core))]
 mod queue_limits;
 #[cfg(not(under_c_core))]
@@ -74,7 +76,9 @@ mod wait_queue;
 pub(crate) use {
     bio::{Bio, EndedBio, MapBio, Mapped, Op},
     bio_list::BioList,
+    irq_lock::IrqSpinLock,
     owned_device::{DeviceRef, OwnedDevice},
+    plug::plugged,
     queue_limits::QueueLimits,
     wait_queue::WaitQueue,
 };
