@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Copies under way.
+
+use super::{SlotId, Types};
+use crate::format::NoMemory;
+use crate::memory::{Box, Vec, When};
+
+/// Snapshots that one copy may be for: what kcopyd writes to at once.
+pub const MAX_MEMBERS: usize = 8;
+
+/// A copy under way in a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyId(pub u32);
+
+/// A copy under way: consecutive chunks of the origin, for snapshots with the same chunk size.
+pub(super) struct Copy<T: Types> {
+    /// The first of its chunks.
+    pub(super) old: u64,
+    /// How many there are.
+    pub(super) chunks: u64,
+    /// Binary logarithm of the sectors of a chunk.
+    pub(super) shift: u32,
+    /// The snapshots that it is for; those that there are come first.
+    pub(super) members: [Option<Member<T>>; MAX_MEMBERS],
+    /// How many of them have not been recorded yet.
+    pub(super) unrecorded: u32,
+    /// The epoch of reads that it waits for.
+    pub(super) epoch: Option<u64>,
+    /// Writes to the origin that wait for it.
+    pub(super) origin_bios: T::Bios,
+    /// The write to the snapshot that is the copy, since it replaces whole chunks.
+    pub(super) full: Option<T::Bio>,
+}
+
+/// One snapshot's part in a copy.
+pub(super) struct Member<T: Types> {
+    pub(super) slot: SlotId,
+    pub(super) snapshot: T::Snapshot,
+    /// The place in the order of its exceptions.
+    pub(super) ticket: u64,
+    /// The first chunk of the COW device.
+    pub(super) new: u64,
+    /// Whether nothing has gone wrong.
+    pub(super) good: bool,
+    /// Writes to the snapshot that wait.
+    pub(super) bios: T::Bios,
+}
+
+impl<T: Types> Copy<T> {
+    fn empty() -> Self {
+        Self {
+            old: 0,
+            chunks: 0,
+            shift: 0,
+            members: [const { None }; MAX_MEMBERS],
+            unrecorded: 0,
+            epoch: None,
+            origin_bios: T::Bios::default(),
+            full: None,
+        }
+    }
+
+    /// Adds a snapshot; `None` if there is no room.
+    pub(super) fn join(&mut self, member: Member<T>) -> Option<usize> {
+        let index = self.members.iter().position(Option::is_none)?;
+        *self.members.get_mut(index)? = Some(member);
+        self.unrecorded += 1;
+        Some(index)
+    }
+}
+
+/// Memory for copies, made before a lock is taken, and what was started with it.
+pub struct Spare<T: Types> {
+    pub(super) jobs: Vec<T::Job>,
+    pub(super) copies: Vec<Box<Copy<T>>>,
+    pub(super) started: Vec<Start<T>>,
+}
+
+impl<T: Types> Spare<T> {
+    /// Has no memory.
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        Self {
+            jobs: Vec::new(),
+            copies: Vec::new(),
+            started: Vec::new(),
+        }
+    }
+
+    /// Gets memory for one more copy. May sleep; without a lock.
+    pub fn add(&mut self, job: T::Job) -> Result<(), NoMemory> {
+        self.jobs.reserve(1, When::Sleep)?;
+        self.copies.reserve(1, When::Sleep)?;
+        self.started.reserve(self.jobs.len() + 1, When::Sleep)?;
+        let copy = Box::new(Copy::empty(), When::Sleep)?;
+        self.copies.push(copy).map_err(|_| NoMemory)?;
+        self.jobs.push(job).map_err(|_| NoMemory)
+    }
+
+    /// For how many copies there is memory.
+    pub fn len(&self) -> usize {
+        self.copies.len().min(self.jobs.len())
+    }
+
+    /// Whether there is memory for none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A copy to be started, once the lock was given up.
+    pub fn started(&mut self) -> Option<Start<T>> {
+        self.started.pop()
+    }
+}
+
+/// What to copy.
+pub struct Start<T: Types> {
+    /// The memory for it.
+    pub job: T::Job,
+    /// What to call it by in [`Shard::copied`](super::Shard::copied).
+    pub copy: CopyId,
+    /// The first sector of the origin. Past the end of the device there is nothing to copy.
+    pub sector: u64,
+    /// How many sectors.
+    pub sectors: u64,
+    /// How many chunks these are.
+    pub chunks: u64,
+    /// The snapshots to copy to, each with the first sector of its COW device. Their number in here
+    /// is the one of their bit in `copied`'s `failed`.
+    pub to: [Option<(T::Snapshot, u64)>; MAX_MEMBERS],
+}
+
+/// Exceptions of one snapshot that were copied, or could not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The copy that they are of.
+    pub copy: CopyId,
+    /// Which of its snapshots this is.
+    pub member: u8,
+    /// The first chunk of the origin.
+    pub old: u64,
+    /// The first chunk of the COW device.
+    pub new: u64,
+    /// How many chunks.
+    pub chunks: u64,
+    /// Whether they are on the COW device.
+    pub copied: bool,
+}
+
+/// What [`Shard::copied`](super::Shard::copied) has for the pipelines of the copy's snapshots: each
+/// with its ticket.
+pub struct Exceptions<T: Types>(pub [Option<(T::Snapshot, u64, Item)>; MAX_MEMBERS]);
+
+/// A copy that is finished: these bios need not wait for it any more.
+pub struct Finished<T: Types> {
+    /// Writes to the origin, which go through [`Shard::write_origin`](super::Shard::write_origin)
+    /// again.
+    pub origin: T::Bios,
+    /// For each snapshot, whether its exceptions were recorded, and writes to it: they go through
+    /// [`Shard::write_snapshot`](super::Shard::write_snapshot) again, or fail.
+    pub snapshots: [Option<(T::Snapshot, bool, T::Bios)>; MAX_MEMBERS],
+    /// The write to a snapshot that was the copy, and is over.
+    pub full: Option<(T::Bio, bool)>,
+}
