@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Device-mapper's snapshot targets.
+//! Device-mapper's snapshot targets: `snapshot`, `snapshot-origin` and `snapshot-merge`.
 //!
-//! It is called as the kernel's own module is, so that whoever asks for that finds this one, and
-//! only one of the two can be loaded.
+//! The module is called as the kernel's own is, so that whoever asks for that finds this one, and only
+//! one of the two can be loaded.
 
+use dm::target::Registration;
 use kernel::prelude::*;
+use snapshot::{MergeTarget, OriginTarget, SnapshotTarget};
 
-#[allow(dead_code, unused_imports, unused_macros)]
 mod dm;
+// Public for the tools and the host's tests, which compile these files too.
 pub mod format;
+#[path = "snapshot/memory.rs"]
+mod memory;
+mod snapshot;
+mod store;
 
 /// What every message of the module begins with; ends with a NUL.
 const DM_MSG_PREFIX: &[u8] = b"device-mapper: snapshots\0";
@@ -23,10 +29,24 @@ module! {
     alias: ["dm-snapshot-origin", "dm-snapshot-merge"],
 }
 
-struct DmSnapshot;
+#[pin_data]
+struct DmSnapshot {
+    #[pin]
+    snapshot: Registration<SnapshotTarget>,
+    #[pin]
+    origin: Registration<OriginTarget>,
+    #[pin]
+    merge: Registration<MergeTarget>,
+}
 
-impl kernel::Module for DmSnapshot {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        Ok(Self)
+impl kernel::InPlaceModule for DmSnapshot {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            // Before there is a target that needs it.
+            _: { snapshot::registry::init() },
+            snapshot <- Registration::new(module),
+            origin <- Registration::new(module),
+            merge <- Registration::new(module),
+        })
     }
 }

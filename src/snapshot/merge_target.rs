@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The target `snapshot-merge`.
+
+use super::{
+    core::{shard_of, span_end, Incoming, MergeWrite, Read},
+    merger::Merger,
+    side::Side,
+    tracking::Tracking,
+};
+use crate::dm::{
+    target::{StatusKind, Target, TargetTable},
+    Device, EndedBio, MapBio, Mapped, Op, QueueLimits,
+};
+use kernel::{c_str, ffi::c_int, fmt, prelude::*, str::CStr, sync::Arc};
+
+/// An origin that a snapshot is being merged into: it shows what it will have in the end.
+pub(crate) struct MergeTarget {
+    // Stopped before the side is given up.
+    merger: Arc<Merger>,
+    side: Side,
+}
+
+impl MergeTarget {
+    /// A write or read of the origin comes.
+    fn map_origin(&self, bio: MapBio<'_>) -> Mapped {
+        let devices = self.side.devices();
+        bio.set_device(&devices.origin);
+        let Ok(snapshot) = self.side.snapshot() else {
+            return Mapped::Kill(bio.into());
+        };
+        if !bio.is_write() {
+            return Mapped::Remapped(bio.into());
+        }
+        match snapshot.origin().write(bio) {
+            Some(bio) => Mapped::Remapped(bio.into()),
+            None => Mapped::Submitted,
+        }
+    }
+}
+
+#[vtable]
+impl Target for MergeTarget {
+    const NAME: &'static CStr = c_str!("snapshot-merge");
+    const VERSION: [u32; 3] = [1, 5, 100];
+
+    type BioData = Tracking;
+
+    fn new(table: &mut TargetTable<'_>, args: &[&CStr]) -> Result<Pin<KBox<Self>>> {
+        let merger = Merger::new()?;
+        let side = Side::new(table, args, true)?;
+        Ok(KBox::pin(Self { merger, side }, GFP_KERNEL)?)
+    }
+
+    fn map(&self, mut bio: MapBio<'_>) -> Mapped {
+        let devices = self.side.devices();
+        if bio.is_preflush() {
+            let first = bio.target_nr() == 0;
+            bio.set_device(if first { &devices.origin } else { &devices.cow });
+            return Mapped::Remapped(bio.into());
+        }
+        if bio.op() == Op::Discard {
+            // Has no effect any more.
+            bio.into_bio().end(Ok(()));
+            return Mapped::Submitted;
+        }
+        let sector = Incoming::sector(&bio);
+        let left = span_end(sector) - sector;
+        if Incoming::sectors(&bio) > left {
+            bio.cut(left);
+        }
+        // One that is invalid is no more than its origin.
+        let Some(snapshot) = self.side.usable() else {
+            return self.map_origin(bio);
+        };
+        let shard = shard_of(sector);
+        let cell = snapshot.origin().cell(shard);
+        if !bio.is_write() {
+            let all = Incoming::sectors(&bio);
+            let found = cell
+                .shard
+                .lock()
+                .find_recorded(snapshot.slot(), sector, all);
+            let sectors = match found {
+                Read::Cow { sector, sectors } => {
+                    bio.set_device(&devices.cow);
+                    bio.set_sector(sector);
+                    sectors
+                }
+                Read::Origin { sectors, .. } => {
+                    bio.set_device(&devices.origin);
+                    sectors
+                }
+                Read::Gone => return Mapped::Kill(bio.into()),
+            };
+            if sectors < all {
+                bio.cut(sectors);
+            }
+            return Mapped::Remapped(bio.into());
+        }
+        let outcome = {
+            let mut shard = cell.shard.lock();
+            shard.write_merging(snapshot.slot(), bio, &cell.merge_writes)
+        };
+        match outcome {
+            MergeWrite::Cow(mut bio, sector, epoch) => {
+                *bio.data_mut() = Tracking::merge_write(shard, epoch);
+                bio.set_device(&devices.cow);
+                bio.set_sector(sector);
+                Mapped::Remapped(bio.into())
+            }
+            MergeWrite::Origin(bio) => self.map_origin(bio),
+            MergeWrite::Waits => Mapped::Submitted,
+            MergeWrite::Lost(bio) => Mapped::Kill(bio.into()),
+        }
+    }
+
+    fn end_io(&self, bio: EndedBio<'_>) {
+        self.side.end_io(bio);
+    }
+
+    fn presuspend(&self) {
+        self.merger.stop();
+    }
+
+    fn preresume(&self) -> Result {
+        self.side.preresume()
+    }
+
+    fn resume(&self, table: &mut TargetTable<'_>) {
+        self.side.resume(table);
+        if let Ok(snapshot) = self.side.snapshot() {
+            self.merger.start(snapshot);
+        }
+    }
+
+    fn status(&self, kind: StatusKind, out: &mut dyn fmt::Write) {
+        // A text that does not fit is cut.
+        let _ = self.side.status(kind, out);
+    }
+
+    fn iterate_devices(&self, visit: &mut dyn FnMut(&Device, u64, u64) -> c_int) -> c_int {
+        self.side.iterate_devices(visit)
+    }
+
+    fn io_hints(&self, limits: &mut QueueLimits<'_>) {
+        self.side.io_hints(limits);
+    }
+}
+
+impl Drop for MergeTarget {
+    fn drop(&mut self) {
+        self.merger.stop();
+    }
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The targets `snapshot`, `snapshot-origin` and `snapshot-merge`.
+//!
+//! | here | what it is |
+//! | --- | --- |
+//! | [`SnapshotTarget`], [`OriginTarget`], [`MergeTarget`] | what device-mapper maps bios through |
+//! | [`side`] | what `snapshot` and `snapshot-merge` have in common: one table's view of a snapshot |
+//! | [`Snapshot`] | a snapshot, which may pass from one table to the next |
+//! | [`Origin`] | an origin, with the shards that know all of its snapshots' exceptions |
+//! | [`registry`] | which origins and snapshots there are, and who may have them |
+//! | [`store`] | the exception stores that a table can ask for |
+//! | [`core`] | the concurrent part, without the kernel |
+//!
+//! # Locks
+//!
+//! From the outside in; each may be taken with those before it held.
+//!
+//! | lock | protects |
+//! | --- | --- |
+//! | [`registry`] (mutex) | which origins and snapshots there are |
+//! | `Snapshot::dropping` (mutex) | that a snapshot is invalidated once |
+//! | a shard (spinlock) | exceptions and copies under way of its part of an origin |
+//! | `Snapshot::order` (spinlock) | the order in which exceptions are recorded |
+//! | the store's own | chunks handed out |
+//! | `Snapshot::devices` (spinlock) | which table's devices a snapshot uses |
+//! | `Snapshot::written` (spinlock, interrupts off) | writes of whole chunks that are over |
+//!
+//! None is held while I/O is submitted or waited for, but for the first two.
+
+mod arguments;
+mod copy_job;
+pub(crate) mod core;
+mod leased;
+mod merge_target;
+mod merger;
+mod origin;
+mod origin_target;
+pub(crate) mod registry;
+mod side;
+mod snapshot_target;
+mod state;
+mod store;
+mod tracking;
+mod types;
+
+// The file has the name of what is in it.
+#[allow(clippy::module_inception)]
+mod snapshot;
+
+pub(crate) use merge_target::MergeTarget;
+pub(crate) use origin_target::OriginTarget;
+pub(crate) use snapshot_target::SnapshotTarget;
+
+use leased::Leased;
+use origin::Origin;
+use snapshot::Snapshot;

@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! An origin: a device that there are snapshots of.
+
+use super::{
+    copy_job::CopyJob,
+    core::{
+        shard_of, span_end, table::Table, CopyId, Cover, Epochs, Finished, Incoming, OriginWrite,
+        Shard, SlotId, Spare, MAX_MEMBERS, SHARDS,
+    },
+    leased::{Leased, Quiesce},
+    snapshot::Snapshot,
+    tracking::Tracking,
+    types::Kernel,
+};
+use crate::dm::{
+    kcopyd::{Kcopyd, Region, Throttle},
+    noio::{sleep_ms, NoIo},
+    params, plugged, Bio, DeviceRef, WaitQueue, Workqueue,
+};
+use crate::memory::When;
+use ::core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use kernel::{
+    c_str, impl_has_work, new_spinlock, new_work,
+    prelude::*,
+    static_lock_class,
+    sync::{Arc, SpinLock},
+    workqueue::{Work, WorkItem},
+};
+
+/// A shard and what is counted without its lock.
+#[pin_data]
+pub(super) struct ShardCell {
+    /// Reads of snapshots that went to the origin.
+    pub(super) reads: Epochs,
+    /// Writes to the COW device of a snapshot that is being merged.
+    pub(super) merge_writes: Epochs,
+    #[pin]
+    pub(super) shard: SpinLock<Shard<Kernel>>,
+}
+
+impl ShardCell {
+    fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            reads: Epochs::new(),
+            merge_writes: Epochs::new(),
+            shard <- new_spinlock!(Shard::new(), "Origin::shard"),
+        })
+    }
+
+    /// Counts a read of the origin for a snapshot; returns its epoch.
+    pub(super) fn begin_read(&self) -> u64 {
+        let _shard = self.shard.lock();
+        self.reads.begin()
+    }
+
+    /// Adds a snapshot with chunks of `1 << shift` sectors. Sleeps.
+    pub(super) fn add_slot(
+        &self,
+        id: SlotId,
+        snapshot: &Leased<Snapshot>,
+        shift: u32,
+        table: Table,
+    ) {
+        loop {
+            let mut shard = self.shard.lock();
+            if shard.reserve_slot(When::Atomic).is_ok() {
+                shard.add_slot(id, snapshot.clone(), shift, table);
+                return;
+            }
+            drop(shard);
+            sleep_ms(1);
+        }
+    }
+}
+
+/// An origin. [`registry`](super::registry) has one for each device that a table calls an origin.
+#[pin_data]
+pub(super) struct Origin {
+    #[pin]
+    shards: [ShardCell; SHARDS],
+    /// Copies for all snapshots of the origin.
+    kcopyd: Kcopyd,
+    /// Snapshots of the origin.
+    snapshots: AtomicU64,
+    /// Chunks that are being copied.
+    copying: AtomicU64,
+    /// For those who wait until `copying` is small.
+    #[pin]
+    room: WaitQueue,
+    /// Copies that were finished, ever.
+    finished: AtomicU64,
+    /// For those who wait until `finished`, or `merge_writes` of a shard, moves.
+    #[pin]
+    progress: WaitQueue,
+    /// The shards in which reads ended that somebody may wait for.
+    ended: AtomicU64,
+    /// Looks after `ended`.
+    #[pin]
+    work: Work<Self>,
+    // Waits for the work when it is dropped.
+    queue: Workqueue,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Origin { self.work }
+}
+
+impl Origin {
+    /// An origin without snapshots. May sleep.
+    pub(super) fn new() -> Result<Arc<Self>> {
+        Arc::try_pin_init(
+            try_pin_init!(Self {
+                shards <- pin_init::pin_init_array_from_fn(|_| ShardCell::new()),
+                kcopyd: Kcopyd::new(&Throttle::of_module())?,
+                snapshots: AtomicU64::new(0),
+                copying: AtomicU64::new(0),
+                room <- WaitQueue::new(c_str!("Origin::room"), static_lock_class!()),
+                finished: AtomicU64::new(0),
+                progress <- WaitQueue::new(c_str!("Origin::progress"), static_lock_class!()),
+                ended: AtomicU64::new(0),
+                work <- new_work!("Origin::work"),
+                queue: Workqueue::new(c_str!("ksnaporigin"))?,
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The shard with this number.
+    pub(super) fn cell(&self, shard: usize) -> &ShardCell {
+        // Always in bounds, by the remainder.
+        &self.shards[shard % SHARDS]
+    }
+
+    /// All shards.
+    pub(super) fn cells(&self) -> impl Iterator<Item = &ShardCell> {
+        self.shards.iter()
+    }
+
+    /// For copies.
+    pub(super) fn kcopyd(&self) -> &Kcopyd {
+        &self.kcopyd
+    }
+
+    /// Whether the origin has snapshots.
+    pub(super) fn has_snapshots(&self) -> bool {
+        self.snapshots.load(SeqCst) != 0
+    }
+
+    /// The origin gets a snapshot.
+    pub(super) fn snapshot_added(&self) {
+        self.snapshots.fetch_add(1, SeqCst);
+    }
+
+    /// The origin loses a snapshot.
+    pub(super) fn snapshot_removed(&self) {
+        self.snapshots.fetch_sub(1, SeqCst);
+    }
+
+    /// Copies that were finished, ever.
+    pub(super) fn finished_count(&self) -> u64 {
+        self.finished.load(SeqCst)
+    }
+
+    /// Sleeps until `met`, which is asked whenever a copy was finished and when writes ended that a
+    /// merge waits for. `met` may take a shard's lock.
+    pub(super) fn wait_for_progress(&self, met: impl FnMut() -> bool) {
+        self.progress.wait_until(met);
+    }
+
+    /// Has those look again who wait for progress.
+    pub(super) fn look_again(&self) {
+        self.progress.wake_all();
+    }
+
+    /// Sleeps while the limit of chunks that are being copied is exceeded.
+    pub(super) fn wait_for_room(&self) {
+        let has_room = || self.copying.load(SeqCst) <= params::cow_threshold().into();
+        if !has_room() {
+            self.room.wait_until(has_room);
+        }
+    }
+
+    /// So many chunks are not being copied any more.
+    pub(super) fn copying_ended(&self, chunks: u64) {
+        let before = self.copying.fetch_sub(chunks, SeqCst);
+        let threshold = u64::from(params::cow_threshold());
+        if before > threshold && before - chunks <= threshold {
+            self.room.wake_all();
+        }
+    }
+
+    /// A snapshot's read of the origin is over. Any context.
+    pub(super) fn read_ended(self: &Arc<Self>, shard: usize, epoch: u64) {
+        if self.cell(shard).reads.end(epoch) {
+            self.ended.fetch_or(1 << shard, SeqCst);
+            // Queued already: then it has not looked yet.
+            let _ = self.queue.enqueue(self.clone());
+        }
+    }
+
+    /// A write to the COW device of a snapshot that is being merged is over. Any context.
+    pub(super) fn merge_write_ended(&self, shard: usize, epoch: u64) {
+        if self.cell(shard).merge_writes.end(epoch) {
+            self.progress.wake_all();
+        }
+    }
+}
+
+impl Leased<Origin> {
+    /// A write comes to the origin, within one span. Returns it if it may go there now; else it goes
+    /// by itself when it may. May sleep.
+    pub(super) fn write<B: Incoming<Bio>>(&self, mut bio: B) -> Option<B> {
+        if !self.has_snapshots() {
+            return Some(bio);
+        }
+        let shard = shard_of(bio.sector());
+        let mut spare = Spare::new();
+        loop {
+            let outcome = self.cell(shard).shard.lock().write_origin(bio, &mut spare);
+            self.start(&mut spare);
+            bio = match outcome {
+                OriginWrite::Submit(bio) => return Some(bio),
+                OriginWrite::Waits => return None,
+                OriginWrite::NoSpare(bio, count) => {
+                    // Who waits already must not wait for others.
+                    if B::MAY_CUT {
+                        self.wait_for_room();
+                    }
+                    self.add_spare(&mut spare, count, shard);
+                    bio
+                }
+                OriginWrite::NoMemory(bio) => {
+                    sleep_ms(1);
+                    bio
+                }
+                OriginWrite::Full(bio, snapshot) => {
+                    snapshot.invalidate_full();
+                    bio
+                }
+            };
+        }
+    }
+
+    /// Sleeps until sectors `start..end` of the origin may be overwritten: all snapshots have them.
+    /// False if `stop` said so before.
+    pub(super) fn cover(&self, start: u64, end: u64, stop: impl Fn() -> bool) -> bool {
+        let mut at = start;
+        while at < end {
+            let until = end.min(span_end(at));
+            let shard = shard_of(at);
+            let mut spare = Spare::new();
+            loop {
+                let count = self.finished_count();
+                let outcome = self.cell(shard).shard.lock().cover(at, until, &mut spare);
+                self.start(&mut spare);
+                match outcome {
+                    Cover::Covered => break,
+                    Cover::Waits => {
+                        self.wait_for_progress(|| self.finished_count() != count || stop());
+                    }
+                    Cover::NoSpare(count) => self.add_spare(&mut spare, count, shard),
+                    Cover::NoMemory => sleep_ms(1),
+                    Cover::Full(snapshot) => snapshot.invalidate_full(),
+                }
+                if stop() {
+                    return false;
+                }
+            }
+            at = until;
+        }
+        true
+    }
+
+    /// Gets memory for `count` more copies in `shard`, however long that takes. Sleeps.
+    pub(super) fn add_spare(&self, spare: &mut Spare<Kernel>, count: usize, shard: usize) {
+        let _noio = NoIo::new();
+        for _ in 0..count {
+            while CopyJob::new(self, shard)
+                .map_err(|_| ())
+                .and_then(|job| spare.add(job).map_err(|_| ()))
+                .is_err()
+            {
+                sleep_ms(1);
+            }
+        }
+    }
+
+    /// Starts the copies that are to be started. May sleep.
+    pub(super) fn start(&self, spare: &mut Spare<Kernel>) {
+        while let Some(mut start) = spare.started() {
+            let shard = shard_of(start.sector);
+            let devices: [_; MAX_MEMBERS] = ::core::array::from_fn(|n| {
+                let to = start.to.get(n).and_then(Option::as_ref)?;
+                Some((to.0.devices()?, to.1))
+            });
+            let members = start.to.iter().flatten().count();
+            let first = devices.iter().flatten().next();
+            let all = devices.iter().flatten().count() == members;
+            let sectors = first.map_or(0, |(devices, _)| {
+                let size = devices.origin.sectors();
+                start.sectors.min(size.saturating_sub(start.sector))
+            });
+            let (Some((source, _)), true, 1..) = (first, all, sectors) else {
+                // The origin became smaller than the snapshot.
+                self.copied(shard, start.copy, usize::MAX, None);
+                continue;
+            };
+            let region = |device, sector| Region {
+                device,
+                sector,
+                count: sectors,
+            };
+            start.job.copy = start.copy;
+            start.job.chunks = start.chunks;
+            self.copying.fetch_add(start.chunks, SeqCst);
+            let from = region(&source.origin, start.sector);
+            let to = |n: usize| -> Region<'_> {
+                let (devices, sector) = devices.get(n).and_then(Option::as_ref).map_or(
+                    (source, start.sector),
+                    |(devices, sector)| (devices, *sector),
+                );
+                region(&devices.cow, sector)
+            };
+            let to: [_; MAX_MEMBERS] = ::core::array::from_fn(to);
+            self.kcopyd.copy(from, &to[..members.min(MAX_MEMBERS)], start.job);
+        }
+    }
+
+    /// A copy is over, or failed for the snapshots whose bits are set. `full` is the write to a
+    /// snapshot that it was. Process context.
+    pub(super) fn copied(&self, shard: usize, copy: CopyId, failed: usize, full: Option<Bio>) {
+        let cell = self.cell(shard);
+        let (exceptions, due) = {
+            let mut shard = cell.shard.lock();
+            let exceptions = shard.copied(copy, failed, full, &cell.reads);
+            (exceptions, shard.is_due(&cell.reads))
+        };
+        for (snapshot, ticket, item) in exceptions.0.into_iter().flatten() {
+            snapshot.complete(ticket, shard, item);
+        }
+        if due {
+            self.finish_ended(shard);
+        }
+    }
+
+    /// Finishes the copies in a shard that waited for reads that are over. Sleeps.
+    fn finish_ended(&self, shard: usize) {
+        let cell = self.cell(shard);
+        loop {
+            let finished = cell.shard.lock().reads_ended(&cell.reads);
+            let Some(finished) = finished else { return };
+            self.finish(finished);
+        }
+    }
+
+    /// Lets go on what waited for a copy. Sleeps.
+    pub(super) fn finish(&self, finished: Finished<Kernel>) {
+        let Finished {
+            mut origin,
+            snapshots,
+            full,
+        } = finished;
+        plugged(|| {
+            if let Some((mut bio, good)) = full {
+                *bio.data_mut::<Tracking>() = Tracking::default();
+                bio.end(if good { Ok(()) } else { Err(EIO) });
+            }
+            for (snapshot, good, mut bios) in snapshots.into_iter().flatten() {
+                while let Some(bio) = bios.pop() {
+                    if good {
+                        snapshot.write_again(bio);
+                    } else {
+                        bio.end(Err(EIO));
+                    }
+                }
+            }
+            while let Some(bio) = origin.pop() {
+                if let Some(bio) = self.write(bio) {
+                    bio.submit();
+                }
+            }
+        });
+        self.finished.fetch_add(1, SeqCst);
+        self.progress.wake_all();
+    }
+}
+
+impl WorkItem for Origin {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        let mut ended = this.ended.swap(0, SeqCst);
+        while ended != 0 {
+            // CAST: Less than the number of shards.
+            let shard = ended.trailing_zeros() as usize;
+            ended &= ended - 1;
+            let cell = this.cell(shard);
+            loop {
+                let finished = cell.shard.lock().reads_ended(&cell.reads);
+                let Some(finished) = finished else { break };
+                // Somebody waits, and that keeps a lease.
+                let lease = finished.snapshots.iter().flatten().next();
+                if let Some(origin) = lease.map(|(snapshot, ..)| snapshot.origin().clone()) {
+                    origin.finish(finished);
+                }
+            }
+        }
+    }
+}
+
+impl Quiesce for Origin {
+    fn quiesce(&self) {
+        self.queue.flush();
+    }
+}
+
+/// The devices of a snapshot, as a table opened them.
+#[derive(Clone)]
+pub(super) struct Devices {
+    /// The origin.
+    pub(super) origin: DeviceRef,
+    /// The COW device.
+    pub(super) cow: DeviceRef,
+}

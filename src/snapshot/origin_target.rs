@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The target `snapshot-origin`.
+
+use super::{
+    core::{span_end, Incoming},
+    registry::OriginUse,
+};
+use crate::dm::{
+    target::{StatusKind, Target, TargetTable},
+    Device, MapBio, Mapped, OwnedDevice,
+};
+use kernel::{c_str, ffi::c_int, fmt, prelude::*, str::CStr};
+
+/// A device that passes everything on to another, and keeps what its snapshots need.
+pub(crate) struct OriginTarget {
+    origin: OriginUse,
+    device: OwnedDevice,
+    /// The target's length in sectors.
+    sectors: u64,
+}
+
+#[vtable]
+impl Target for OriginTarget {
+    const NAME: &'static CStr = c_str!("snapshot-origin");
+    const VERSION: [u32; 3] = [1, 9, 100];
+
+    type BioData = ();
+
+    fn new(table: &mut TargetTable<'_>, args: &[&CStr]) -> Result<Pin<KBox<Self>>> {
+        let &[path] = args else {
+            table.set_error(c_str!("origin: incorrect number of arguments"));
+            return Err(EINVAL);
+        };
+        let writable = !table.is_read_only();
+        let device = table.get_device(path, writable).inspect_err(|_| {
+            table.set_error(c_str!("Cannot get target device"));
+        })?;
+        table.set_num_flush_bios(1);
+        let target = Self {
+            origin: OriginUse::new(&device)?,
+            device,
+            sectors: table.len(),
+        };
+        Ok(KBox::pin(target, GFP_KERNEL)?)
+    }
+
+    fn map(&self, mut bio: MapBio<'_>) -> Mapped {
+        bio.set_device(&self.device);
+        if bio.is_preflush() || !bio.is_write() {
+            return Mapped::Remapped(bio.into());
+        }
+        let Ok(origin) = self.origin.origin() else {
+            return Mapped::Kill(bio.into());
+        };
+        if !origin.has_snapshots() {
+            return Mapped::Remapped(bio.into());
+        }
+        let left = span_end(Incoming::sector(&bio)) - Incoming::sector(&bio);
+        if Incoming::sectors(&bio) > left {
+            bio.cut(left);
+        }
+        match origin.write(bio) {
+            Some(bio) => Mapped::Remapped(bio.into()),
+            None => Mapped::Submitted,
+        }
+    }
+
+    fn status(&self, kind: StatusKind, out: &mut dyn fmt::Write) {
+        if kind == StatusKind::Table {
+            // A text that does not fit is cut.
+            let _ = write!(out, "{}", &*self.device);
+        }
+    }
+
+    fn iterate_devices(&self, visit: &mut dyn FnMut(&Device, u64, u64) -> c_int) -> c_int {
+        visit(&self.device, 0, self.sectors)
+    }
+}

@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A snapshot.
+
+use super::{
+    core::{
+        table::{LoadError, Loader},
+        shard_of, span_end, Allocation, CopyId, Incoming, Item, MergeWrite, NoChunk, Pipeline, Read, SlotId,
+        SnapshotWrite, Spare,
+    },
+    leased::{Leased, Quiesce},
+    origin::{Devices, Origin},
+    state::State,
+    store::Store,
+    tracking::{Tracked, Tracking},
+};
+use crate::dm::{
+    exception_store::{self, Completion, Usage},
+    message::{dm_err, dm_warn},
+    noio::{cond_resched, sleep_ms},
+    target::TargetHandle,
+    unclean, Bio, BioList, IrqSpinLock, MapBio, Workqueue,
+};
+use crate::format::Exception;
+use crate::memory::When;
+use ::core::cell::RefCell;
+use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use kernel::{
+    c_str, impl_has_work, new_mutex, new_spinlock, new_work,
+    prelude::*,
+    static_lock_class,
+    sync::{Arc, Mutex, SpinLock},
+    workqueue::{Work, WorkItem},
+};
+
+/// A snapshot of an origin, from the load of its first table to the end of its last. A reload of its
+/// table passes it from one to the next.
+#[pin_data]
+pub(super) struct Snapshot {
+    origin: Leased<Origin>,
+    slot: SlotId,
+    state: State,
+    store: Store,
+    /// Whether the table that has it wants to know of overflows.
+    supports_overflow: AtomicBool,
+    /// Those of the table that has the snapshot; `None` if no table has.
+    #[pin]
+    devices: SpinLock<Option<Devices>>,
+    /// Who is told of events.
+    #[pin]
+    handle: SpinLock<Option<Arc<TargetHandle>>>,
+    /// Held while the snapshot is invalidated.
+    #[pin]
+    dropping: Mutex<()>,
+    /// Exceptions that were copied, with their shards, in the order in which they are recorded.
+    #[pin]
+    order: SpinLock<Pipeline<(usize, Item)>>,
+    /// Writes of whole chunks that are over.
+    #[pin]
+    written: IrqSpinLock<BioList>,
+    /// Sees to `written` and to `order`.
+    #[pin]
+    work: Work<Self>,
+    // Waits for the work when it is dropped.
+    queue: Workqueue,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Snapshot { self.work }
+}
+
+impl Snapshot {
+    /// A snapshot that is not loaded yet. May sleep.
+    pub(super) fn new(
+        origin: Leased<Origin>,
+        slot: SlotId,
+        store: Store,
+        devices: Devices,
+    ) -> Result<Arc<Self>> {
+        Arc::try_pin_init(
+            try_pin_init!(Self {
+                origin,
+                slot,
+                state: State::new(),
+                store,
+                supports_overflow: AtomicBool::new(false),
+                devices <- new_spinlock!(Some(devices), "Snapshot::devices"),
+                handle <- new_spinlock!(None, "Snapshot::handle"),
+                dropping <- new_mutex!((), "Snapshot::dropping"),
+                order <- new_spinlock!(Pipeline::new(), "Snapshot::order"),
+                written <- IrqSpinLock::new(
+                    BioList::new(),
+                    c_str!("Snapshot::written"),
+                    static_lock_class!(),
+                ),
+                work <- new_work!("Snapshot::work"),
+                queue: Workqueue::new(c_str!("ksnapcommit"))?,
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    /// What may be known without a lock.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Its place in the shards of its origin.
+    pub(super) fn slot(&self) -> SlotId {
+        self.slot
+    }
+
+    /// Its origin.
+    pub(super) fn origin(&self) -> &Leased<Origin> {
+        &self.origin
+    }
+
+    /// Its store.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The devices of the table that has it now.
+    pub(super) fn devices(&self) -> Option<Devices> {
+        self.devices.lock().clone()
+    }
+
+    /// It passes to a table with these devices, or to none.
+    pub(super) fn set_devices(&self, devices: Option<Devices>) {
+        let old = ::core::mem::replace(&mut *self.devices.lock(), devices);
+        drop(old);
+    }
+
+    /// It passes to the table of this target, or to none.
+    pub(super) fn set_handle(&self, handle: Option<Arc<TargetHandle>>, supports_overflow: bool) {
+        let old = ::core::mem::replace(&mut *self.handle.lock(), handle);
+        drop(old);
+        self.supports_overflow.store(supports_overflow, SeqCst);
+    }
+
+    /// How full its store is; `None` without a table.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let devices = self.devices()?;
+        Some(self.store.usage(borrowed(&devices)))
+    }
+
+    /// Hands out chunks of the COW device. Under a shard's lock.
+    pub(super) fn allocate(&self, max: u64) -> Result<Allocation, NoChunk> {
+        let devices = self.devices().ok_or(NoChunk::Full)?;
+        let mut order = self.order.lock();
+        order.reserve(When::Atomic).map_err(|_| NoChunk::NoMemory)?;
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        let (new, chunks) = self
+            .store
+            .prepare_exceptions(borrowed(&devices), max)
+            .map_err(|_| NoChunk::Full)?;
+        Ok(Allocation {
+            ticket: order.ticket(),
+            new,
+            chunks: chunks.into(),
+        })
+    }
+
+    /// The snapshot is of no use any more: a write to the origin found no room for it. Sleeps.
+    pub(super) fn invalidate_full(&self) {
+        self.invalidate("Unable to allocate exception.");
+    }
+
+    /// The snapshot is of no use any more: an I/O failed. Sleeps.
+    fn invalidate_failed(&self) {
+        self.invalidate("Error reading/writing.");
+    }
+
+    /// Notes on the COW device that the snapshot is invalid, before anything can be written to the
+    /// origin that the snapshot does not have.
+    fn invalidate(&self, why: &str) {
+        let dropping = self.dropping.lock();
+        if !self.state.is_valid() {
+            return;
+        }
+        dm_err!("Invalidating snapshot: {}", why);
+        if let Some(devices) = self.devices() {
+            self.store.drop_snapshot(borrowed(&devices));
+        }
+        self.state.set_invalid();
+        drop(dropping);
+        self.event();
+    }
+
+    /// Tells who waits for the device's events.
+    fn event(&self) {
+        let handle = self.handle.lock().clone();
+        if let Some(handle) = handle {
+            handle.event();
+        }
+    }
+
+    /// A write to the snapshot found no room. Sleeps.
+    fn no_room(&self) {
+        if self.supports_overflow.load(SeqCst) {
+            if self.state.is_valid() && self.state.set_overflowed() {
+                dm_err!("Snapshot overflowed: Unable to allocate exception.");
+            }
+        } else {
+            self.invalidate_full();
+        }
+    }
+}
+
+impl Leased<Snapshot> {
+    /// A read of the snapshot comes. Returns it, to be submitted.
+    pub(super) fn read<'a>(&self, mut bio: MapBio<'a>, devices: &Devices) -> Result<MapBio<'a>, MapBio<'a>> {
+        let sector = Incoming::sector(&bio);
+        let all = Incoming::sectors(&bio);
+        let sectors = all.min(span_end(sector) - sector);
+        let shard = shard_of(sector);
+        let cell = self.origin.cell(shard);
+        let read = cell
+            .shard
+            .lock()
+            .read_snapshot(self.slot, sector, sectors, &cell.reads);
+        let sectors = match read {
+            Read::Gone => return Err(bio),
+            Read::Cow { sector, sectors } => {
+                bio.set_device(&devices.cow);
+                bio.set_sector(sector);
+                sectors
+            }
+            Read::Origin { sectors, epoch } => {
+                *bio.data_mut::<Tracking>() = Tracking::read(shard, epoch);
+                bio.set_device(&devices.origin);
+                sectors
+            }
+        };
+        if sectors < all {
+            bio.cut(sectors);
+        }
+        Ok(bio)
+    }
+
+    /// A write to the snapshot comes, within one span. What is to be submitted is returned; else the
+    /// write goes by itself when it may, or has failed. May sleep.
+    pub(super) fn write<B: Incoming<Bio> + Write>(&self, mut bio: B, devices: &Devices) -> Option<B> {
+        let shard = shard_of(bio.sector());
+        let cell = self.origin.cell(shard);
+        let mut spare = Spare::new();
+        loop {
+            let outcome = cell.shard.lock().write_snapshot(self.slot, bio, &mut spare);
+            self.origin.start(&mut spare);
+            bio = match outcome {
+                SnapshotWrite::Cow(bio, sector) => {
+                    bio.go_to(devices, sector);
+                    return Some(bio);
+                }
+                SnapshotWrite::Full(mut bio, sector, copy) => {
+                    bio.track(Tracking::full(shard, copy));
+                    bio.go_to(devices, sector);
+                    return Some(bio);
+                }
+                SnapshotWrite::Waits => return None,
+                SnapshotWrite::NoSpare(bio) => {
+                    if B::MAY_CUT {
+                        self.origin.wait_for_room();
+                    }
+                    self.origin.add_spare(&mut spare, 1, shard);
+                    bio
+                }
+                SnapshotWrite::NoMemory(bio) => {
+                    sleep_ms(1);
+                    bio
+                }
+                SnapshotWrite::NoRoom(bio) => {
+                    self.no_room();
+                    bio.into_bio().end(Err(EIO));
+                    return None;
+                }
+                SnapshotWrite::Gone(bio) => {
+                    bio.into_bio().end(Err(EIO));
+                    return None;
+                }
+            };
+        }
+    }
+
+    /// A write to the snapshot has waited long enough. Sleeps.
+    pub(super) fn write_again(&self, bio: Bio) {
+        match self.devices() {
+            Some(devices) => {
+                if let Some(bio) = self.write(bio, &devices) {
+                    bio.submit();
+                }
+            }
+            None => bio.end(Err(EIO)),
+        }
+    }
+
+    /// The exceptions of `ticket` were copied, or could not be. Process context.
+    pub(super) fn complete(&self, ticket: u64, shard: usize, item: Item) {
+        self.order.lock().complete(ticket, (shard, item));
+        self.kick();
+    }
+
+    /// A write of whole chunks to the snapshot is over. Any context.
+    pub(super) fn full_write_ended(&self, bio: Bio) {
+        self.written.lock().push(bio);
+        self.kick();
+    }
+
+    fn kick(&self) {
+        // Queued already: then it has not looked yet.
+        let _ = self.queue.enqueue(self.arc().clone());
+    }
+}
+
+impl Leased<Snapshot> {
+    /// A write that waited for chunks which were to be merged goes on. Returns it if it is to be
+    /// submitted.
+    pub(super) fn write_merging(&self, bio: Bio, devices: &Devices) -> Option<Bio> {
+        let shard = shard_of(bio.sector());
+        let cell = self.origin.cell(shard);
+        let outcome = {
+            let mut shard = cell.shard.lock();
+            shard.write_merging(self.slot, bio, &cell.merge_writes)
+        };
+        match outcome {
+            MergeWrite::Cow(mut bio, sector, epoch) => {
+                bio.track(Tracking::merge_write(shard, epoch));
+                bio.go_to(devices, sector);
+                Some(bio)
+            }
+            MergeWrite::Origin(bio) => {
+                bio.set_device(&devices.origin);
+                self.origin.write(bio)
+            }
+            MergeWrite::Waits => None,
+            MergeWrite::Lost(bio) => {
+                bio.end(Err(EIO));
+                None
+            }
+        }
+    }
+}
+
+/// A write to a snapshot that is sent on.
+pub(super) trait Write {
+    /// Sends it to this sector of the COW device.
+    fn go_to(&self, devices: &Devices, sector: u64);
+
+    /// Notes what is to be done when it is over.
+    fn track(&mut self, tracking: Tracking);
+}
+
+impl Write for Bio {
+    fn go_to(&self, devices: &Devices, sector: u64) {
+        self.set_device(&devices.cow);
+        self.set_sector(sector);
+    }
+
+    fn track(&mut self, tracking: Tracking) {
+        *self.data_mut::<Tracking>() = tracking;
+    }
+}
+
+impl Write for MapBio<'_> {
+    fn go_to(&self, devices: &Devices, sector: u64) {
+        Bio::go_to(self, devices, sector);
+    }
+
+    fn track(&mut self, tracking: Tracking) {
+        *self.data_mut::<Tracking>() = tracking;
+    }
+}
+
+impl WorkItem for Snapshot {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        loop {
+            let written = this.written.lock().pop();
+            if let Some(bio) = written {
+                if let Tracked::Full(shard, copy) = bio.data::<Tracking>().what() {
+                    let failed = if bio.result().is_ok() { 0 } else { usize::MAX };
+                    this.origin.copied(shard, copy, failed, Some(bio));
+                }
+                continue;
+            }
+            let next = this.order.lock().next();
+            let Some((shard, item)) = next else { return };
+            this.commit(shard, item);
+            cond_resched();
+        }
+    }
+}
+
+impl Snapshot {
+    /// Has the store record exceptions whose turn it is. Sleeps.
+    fn commit(self: &Arc<Self>, shard: usize, item: Item) {
+        let devices = self.devices();
+        for n in 0..item.chunks {
+            let done = Recorded {
+                snapshot: self.clone(),
+                shard,
+                copy: item.copy,
+                member: item.member,
+                last: n + 1 == item.chunks,
+            };
+            let exception = Exception {
+                old: item.old + n,
+                new: item.new + n,
+            };
+            match &devices {
+                Some(devices) => {
+                    let copied = item.copied && self.state.is_valid();
+                    self.store
+                        .commit_exception(borrowed(devices), exception, copied, done);
+                }
+                None => done.complete(false),
+            }
+        }
+    }
+}
+
+impl Quiesce for Snapshot {
+    fn quiesce(&self) {
+        self.queue.flush();
+    }
+}
+
+/// Who waits for an exception to be recorded. Exists only while the snapshot has copies under way.
+pub(super) struct Recorded {
+    snapshot: Arc<Snapshot>,
+    shard: usize,
+    copy: CopyId,
+    member: u8,
+    /// Whether it is the last of its copy: they are recorded in order, and once one could not be,
+    /// none is any more.
+    last: bool,
+}
+
+impl Completion for Recorded {
+    fn complete(self, success: bool) {
+        if !self.last {
+            return;
+        }
+        if !success {
+            self.snapshot.invalidate_failed();
+        }
+        let origin = &self.snapshot.origin;
+        let finished = {
+            let mut shard = origin.cell(self.shard).shard.lock();
+            shard.recorded(self.copy, self.member, success)
+        };
+        if let Some(finished) = finished {
+            origin.finish(finished);
+        }
+    }
+}
+
+/// The devices as a store takes them.
+pub(super) fn borrowed(devices: &Devices) -> exception_store::Devices<'_> {
+    exception_store::Devices {
+        origin: &devices.origin,
+        cow: &devices.cow,
+    }
+}
+
+// --- Beginning and end
+
+impl Leased<Snapshot> {
+    /// Reads the metadata, and makes the snapshot known to its origin. Sleeps.
+    pub(super) fn load(&self, chunk_sectors: u32) -> Result<(), LoadFailure> {
+        let devices = self.devices().ok_or(ENODEV)?;
+        let loader = RefCell::new(None);
+        let found = self.store.read_metadata(
+            borrowed(&devices),
+            chunk_sectors,
+            &mut |sectors| {
+                let new = Loader::new(sectors.trailing_zeros()).map_err(|_| ENOMEM)?;
+                *loader.borrow_mut() = Some(new);
+                Ok(())
+            },
+            &mut |exception| {
+                let mut loader = loader.borrow_mut();
+                let loader = loader.as_mut().ok_or(EINVAL)?;
+                loader
+                    .add(exception.old, exception.new)
+                    .map_err(|e| load_error(&devices, e))
+            },
+        )?;
+        if found.chunk_sectors == 0 {
+            return Err(LoadFailure::NoChunkSize);
+        }
+        if !found.valid {
+            dm_warn!("Snapshot is marked invalid.");
+            self.state.set_invalid();
+        }
+        let shift = found.chunk_sectors.trailing_zeros();
+        let loader = match loader.into_inner() {
+            Some(loader) => loader,
+            None => Loader::new(shift).map_err(|_| ENOMEM)?,
+        };
+        let mut tables = loader.finish().map_err(|e| load_error(&devices, e))?;
+        self.state.set_shift(shift);
+        for (number, cell) in self.origin.cells().enumerate() {
+            cell.add_slot(self.slot, self, shift, tables.take(number));
+        }
+        self.origin.snapshot_added();
+        self.state.set_loaded();
+        Ok(())
+    }
+
+    /// No table has the snapshot any more: waits until nothing is under way that needs the devices.
+    pub(super) fn stop(&self) {
+        self.state.set_active(false);
+        self.wait_until_idle();
+        self.set_devices(None);
+        self.set_handle(None, false);
+    }
+
+    /// Sleeps until no copies for the snapshot are under way.
+    pub(super) fn wait_until_idle(&self) {
+        self.origin.wait_for_progress(|| {
+            let mut cells = self.origin.cells();
+            cells.all(|cell| cell.shard.lock().is_idle(self.slot))
+        });
+    }
+
+    /// Makes its origin forget the snapshot, which was stopped. Sleeps.
+    pub(super) fn unload(&self) {
+        for cell in self.origin.cells() {
+            let table = cell.shard.lock().remove_slot(self.slot);
+            // Without the lock: it may be large.
+            drop(table);
+            cond_resched();
+        }
+        if self.state.is_loaded() {
+            self.origin.snapshot_removed();
+        }
+    }
+}
+
+/// Why a snapshot cannot be loaded.
+pub(super) enum LoadFailure {
+    /// Neither the table nor the COW device says how large a chunk is.
+    NoChunkSize,
+    /// The metadata cannot be read, or is damaged; the log says how.
+    Error(Error),
+}
+
+impl From<Error> for LoadFailure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Logs what is wrong with the exceptions.
+fn load_error(devices: &Devices, error: LoadError) -> Error {
+    match error {
+        LoadError::NoMemory => ENOMEM,
+        LoadError::NewTooLarge { new } => {
+            dm_err!("{}: new chunk {} is beyond what can be used", &*devices.cow, new);
+            unclean()
+        }
+        LoadError::OldTwice { old } => {
+            dm_err!("{}: old chunk {} is used by two records", &*devices.cow, old);
+            unclean()
+        }
+    }
+}

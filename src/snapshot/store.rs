@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The exception stores that a table can ask for.
+
+use super::snapshot::Recorded;
+use crate::dm::exception_store::{
+    Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
+};
+use crate::format::Exception;
+use crate::store::{Persistent, Transient};
+use kernel::{fmt, prelude::*, str::CStr};
+
+/// The store of a snapshot.
+pub(crate) enum Store {
+    /// `P`: survives a reboot.
+    Persistent(Pin<KBox<Persistent<Recorded>>>),
+    /// `N`: does not.
+    Transient(Pin<KBox<Transient>>),
+}
+
+/// Calls a method of the store, whichever it is.
+macro_rules! each {
+    ($store:expr, $inner:ident => $call:expr) => {
+        match $store {
+            Store::Persistent($inner) => $call,
+            Store::Transient($inner) => $call,
+        }
+    };
+}
+
+impl Store {
+    /// Makes the store that a table's word names, and says whether userspace supports overflow.
+    ///
+    /// The word begins with the type; what follows are the type's options. May sleep.
+    pub(super) fn new(devices: Devices<'_>, kind: Kind, options: Option<&CStr>) -> Result<(Self, bool)> {
+        Ok(match kind {
+            Kind::Persistent => {
+                let NewStore {
+                    store,
+                    userspace_supports_overflow,
+                } = Persistent::new(devices, options)?;
+                (Self::Persistent(store), userspace_supports_overflow)
+            }
+            Kind::Transient => {
+                let NewStore { store, .. } =
+                    <Transient as ExceptionStore<Recorded>>::new(devices, options)?;
+                (Self::Transient(store), false)
+            }
+        })
+    }
+
+    /// See [`ExceptionStore::read_metadata`].
+    pub(super) fn read_metadata(
+        &self,
+        devices: Devices<'_>,
+        chunk_sectors: u32,
+        begin: &mut dyn FnMut(u32) -> Result,
+        add: &mut dyn FnMut(Exception) -> Result,
+    ) -> Result<Metadata> {
+        each!(self, store => ExceptionStore::<Recorded>::read_metadata(
+            &**store, devices, chunk_sectors, begin, add
+        ))
+    }
+
+    /// See [`ExceptionStore::prepare_exceptions`].
+    pub(super) fn prepare_exceptions(&self, devices: Devices<'_>, max: u32) -> Result<(u64, u32)> {
+        each!(self, store => ExceptionStore::<Recorded>::prepare_exceptions(&**store, devices, max))
+    }
+
+    /// See [`ExceptionStore::commit_exception`].
+    pub(super) fn commit_exception(
+        &self,
+        devices: Devices<'_>,
+        exception: Exception,
+        copied: bool,
+        done: Recorded,
+    ) {
+        each!(self, store => store.commit_exception(devices, exception, copied, done));
+    }
+
+    /// See [`ExceptionStore::drop_snapshot`].
+    pub(super) fn drop_snapshot(&self, devices: Devices<'_>) {
+        each!(self, store => ExceptionStore::<Recorded>::drop_snapshot(&**store, devices));
+    }
+
+    /// See [`ExceptionStore::usage`].
+    pub(super) fn usage(&self, devices: Devices<'_>) -> Usage {
+        each!(self, store => ExceptionStore::<Recorded>::usage(&**store, devices))
+    }
+
+    /// See [`ExceptionStore::table_line`].
+    pub(super) fn table_line(&self, line: &TableLine, out: &mut dyn fmt::Write) -> fmt::Result {
+        each!(self, store => ExceptionStore::<Recorded>::table_line(&**store, line, out))
+    }
+
+    /// Whether the snapshot can be merged into its origin.
+    pub(super) fn can_merge(&self) -> bool {
+        matches!(self, Self::Persistent(_))
+    }
+
+    /// See [`ExceptionStore::prepare_merge`].
+    pub(super) fn prepare_merge(&self, devices: Devices<'_>) -> Result<Option<Run>> {
+        match self {
+            Self::Persistent(store) => store.prepare_merge(devices),
+            Self::Transient(_) => Err(EINVAL),
+        }
+    }
+
+    /// See [`ExceptionStore::commit_merge`].
+    pub(super) fn commit_merge(&self, devices: Devices<'_>, count: u32) -> Result {
+        match self {
+            Self::Persistent(store) => store.commit_merge(devices, count),
+            Self::Transient(_) => Err(EINVAL),
+        }
+    }
+}
+
+/// The types of stores.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `P`.
+    Persistent,
+    /// `N`.
+    Transient,
+}
