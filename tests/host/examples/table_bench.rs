@@ -3,7 +3,7 @@
 //! How fast and how large tables are: `cargo run --release --example table_bench [MILLIONS]`.
 
 use host_tests::memory::{self, When};
-use host_tests::table::{shard, Found, Loader, Table, Tables, SHARDS};
+use host_tests::snapshot::core::table::{shard, Found, Loader, Table, Tables, SHARDS};
 use std::hint::black_box;
 use std::time::Instant;
 

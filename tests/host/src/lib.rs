@@ -7,7 +7,5 @@
 pub mod format;
 pub mod memory;
 pub mod platform;
+pub mod snapshot;
 pub mod store;
-/// The completed exceptions of a snapshot.
-#[path = "../../../src/snapshot/core/table/mod.rs"]
-pub mod table;

@@ -3,7 +3,7 @@
 //! Loading lists.
 
 use host_tests::memory::{self, Failing};
-use host_tests::table::{shard, LoadError, Loader, Table, Tables, MAX_NEW, SHARDS};
+use host_tests::snapshot::core::table::{shard, LoadError, Loader, Table, Tables, MAX_NEW, SHARDS};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! A table and the map that it must be like.
 
 use host_tests::memory::{self, Failing, When};
-use host_tests::table::{Found, InsertError, Table, MAX_NEW};
+use host_tests::snapshot::core::table::{Found, InsertError, Table, MAX_NEW};
 use std::collections::BTreeMap;
 
 /// What is done to the table.

@@ -3,7 +3,7 @@
 //! How much memory exceptions take.
 
 use host_tests::memory::{self, When};
-use host_tests::table::{shard, Loader, Table, Tables, SHARDS};
+use host_tests::snapshot::core::table::{shard, Loader, Table, Tables, SHARDS};
 
 /// A permutation of the numbers below 2^`bits`.
 fn shuffled(i: u64, bits: u32) -> u64 {
