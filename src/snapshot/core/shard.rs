@@ -37,9 +37,10 @@ pub enum SnapshotWrite<B> {
     Full(B, u64, CopyId),
     /// It waits for a copy. It may have been cut.
     Waits,
-    /// There is no memory for the copy that it needs: one is to be added to the spare ones.
+    /// There is no memory for the copy that it needs: one is to be added to the spare ones. If the
+    /// write is to wait for that, it is to be cut to one chunk.
     NoSpare(B),
-    /// There is no memory at the moment.
+    /// There is no memory at the moment. It may have been cut.
     NoMemory(B),
     /// The COW device is full.
     NoRoom(B),
@@ -496,7 +497,14 @@ impl<T: Types> Shard<T> {
                 match begun {
                     Ok((copy, chunks)) => (copy, chunks, (whole > 0).then_some(())),
                     Err(Trouble::NoSpare) => return SnapshotWrite::NoSpare(bio),
-                    Err(Trouble::NoMemory) => return SnapshotWrite::NoMemory(bio),
+                    Err(Trouble::NoMemory) => {
+                        // It will wait, and may not be cut then: no copy is for less than a chunk.
+                        let here = (1 << shift) - offset;
+                        if B::MAY_CUT && sectors > here {
+                            bio.cut(here);
+                        }
+                        return SnapshotWrite::NoMemory(bio);
+                    }
                     Err(Trouble::Full(_)) => return SnapshotWrite::NoRoom(bio),
                     Err(Trouble::Gone) => return SnapshotWrite::Gone(bio),
                 }
