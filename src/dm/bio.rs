@@ -251,7 +251,7 @@ pub(crate) enum Mapped {
     Remapped(Bio),
     /// The target has seen to it, or will.
     Submitted,
-    /// It is to end with an error.
+    /// It is to end with an error, of which `end_io` is not told.
     Kill(Bio),
 }
 
