@@ -23,9 +23,13 @@
 //! 5. The table goes away: the target is dropped, and device-mapper closes its devices when nobody
 //!    has a handle of them any more.
 //!
+//! `example.rs` is a whole target.
+//!
 //! C header: `include/linux/device-mapper.h`.
 
 mod adapter;
+#[allow(dead_code)]
+mod example;
 mod handle;
 mod operations;
 mod registration;
