@@ -85,6 +85,20 @@ impl<J> CopyOf<J> {
     }
 }
 
+impl<J: CopyJob> CopyOf<J> {
+    /// kcopyd is done.
+    ///
+    /// # Safety
+    ///
+    /// `context` must be a `KBox<Self>` that is given up to this function.
+    unsafe extern "C" fn copied(read_err: c_int, write_err: c_ulong, context: *mut c_void) {
+        // SAFETY: By the safety requirements.
+        let mut job = unsafe { KBox::from_raw(context.cast::<Self>()) };
+        job.devices.fill_with(|| None);
+        J::done(job, read_err != 0, write_err);
+    }
+}
+
 impl<J> Deref for CopyOf<J> {
     type Target = J;
 
@@ -177,31 +191,17 @@ impl Kcopyd {
         // SAFETY: The client is live, and waits for its copies before it goes away. kcopyd copies
         // the regions, of which there are as many as it is told; their devices stay open until
         // the job lets go of them, which it does when kcopyd is done. Then it calls
-        // `Self::done::<J>` once, with the job that is given up to it here.
+        // `CopyOf::copied` once, with the job that is given up to it here.
         unsafe {
             shim::dm_shim_kcopyd_copy(
                 self.client.as_ptr(),
                 source.as_mut().map_or(ptr::null_mut(), ptr::from_mut),
                 to.len() as c_uint,
                 targets.as_mut_ptr(),
-                Some(Self::done::<J>),
+                Some(CopyOf::<J>::copied),
                 KBox::into_raw(job).cast(),
             )
         }
-    }
-
-    /// # Safety
-    ///
-    /// `context` must be a `KBox<CopyOf<J>>` that is given up to this function.
-    unsafe extern "C" fn done<J: CopyJob>(
-        read_err: c_int,
-        write_err: c_ulong,
-        context: *mut c_void,
-    ) {
-        // SAFETY: By the safety requirements.
-        let mut job = unsafe { KBox::from_raw(context.cast::<CopyOf<J>>()) };
-        job.devices.fill_with(|| None);
-        J::done(job, read_err != 0, write_err);
     }
 }
 

@@ -16,6 +16,7 @@
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
+#include "shim.h"
 
 /*
  * The parameters of C's dm-snapshot, under its names: module! knows none that can be read or
@@ -31,37 +32,15 @@ module_param_named(snapshot_copy_throttle, snapshot_copy_throttle.throttle, uint
 MODULE_PARM_DESC(snapshot_copy_throttle,
 		 "Per cent of the time that copying may keep the devices busy");
 
-unsigned int dm_shim_cow_threshold(void);
 unsigned int dm_shim_cow_threshold(void)
 {
 	return READ_ONCE(snapshot_cow_threshold);
 }
 
-struct dm_kcopyd_throttle *dm_shim_copy_throttle(void);
 struct dm_kcopyd_throttle *dm_shim_copy_throttle(void)
 {
 	return &snapshot_copy_throttle;
 }
-
-/*
- * A target's functions in Rust; those it does not have are NULL, except ctr, dtr and map. "target"
- * is what ctr left with dm_shim_set_private().
- */
-struct dm_shim_ops {
-	int (*ctr)(struct dm_target *ti, unsigned int argc, char **argv);
-	void (*dtr)(struct dm_target *ti, void *target);
-	int (*map)(void *target, struct bio *bio);
-	int (*end_io)(void *target, struct bio *bio);
-	void (*presuspend)(void *target);
-	void (*postsuspend)(void *target);
-	int (*preresume)(void *target);
-	void (*resume)(struct dm_target *ti, void *target);
-	void (*status)(void *target, unsigned int kind, char *result, unsigned int maxlen);
-	int (*message)(void *target, unsigned int argc, char **argv, char *result,
-		       unsigned int maxlen);
-	int (*iterate_devices)(void *target, void *visit);
-	void (*io_hints)(void *target, struct queue_limits *limits);
-};
 
 struct dm_shim_type {
 	struct target_type type;
@@ -138,7 +117,6 @@ static int target_iterate_devices(struct dm_target *ti, iterate_devices_callout_
 	return ops_of(ti)->iterate_devices(ti->private, &visit);
 }
 
-int dm_shim_visit(void *context, struct dm_dev *dev, sector_t start, sector_t len);
 int dm_shim_visit(void *context, struct dm_dev *dev, sector_t start, sector_t len)
 {
 	struct visit *visit = context;
@@ -151,9 +129,6 @@ static void target_io_hints(struct dm_target *ti, struct queue_limits *limits)
 	ops_of(ti)->io_hints(ti->private, limits);
 }
 
-struct dm_shim_type *dm_shim_register(const char *name, const unsigned int *version,
-				      struct module *module, const struct dm_shim_ops *ops,
-				      int *error);
 struct dm_shim_type *dm_shim_register(const char *name, const unsigned int *version,
 				      struct module *module, const struct dm_shim_ops *ops,
 				      int *error)
@@ -190,7 +165,6 @@ struct dm_shim_type *dm_shim_register(const char *name, const unsigned int *vers
 	return type;
 }
 
-void dm_shim_unregister(struct dm_shim_type *type);
 void dm_shim_unregister(struct dm_shim_type *type)
 {
 	dm_unregister_target(&type->type);
@@ -199,99 +173,83 @@ void dm_shim_unregister(struct dm_shim_type *type)
 
 /* struct dm_target */
 
-void dm_shim_set_private(struct dm_target *ti, void *target, unsigned int per_bio_bytes);
 void dm_shim_set_private(struct dm_target *ti, void *target, unsigned int per_bio_bytes)
 {
 	ti->private = target;
 	ti->per_io_data_size = per_bio_bytes;
 }
 
-void dm_shim_set_error(struct dm_target *ti, const char *error);
 void dm_shim_set_error(struct dm_target *ti, const char *error)
 {
 	ti->error = (char *)error;
 }
 
-sector_t dm_shim_begin(const struct dm_target *ti);
 sector_t dm_shim_begin(const struct dm_target *ti)
 {
 	return ti->begin;
 }
 
-sector_t dm_shim_len(const struct dm_target *ti);
 sector_t dm_shim_len(const struct dm_target *ti)
 {
 	return ti->len;
 }
 
-sector_t dm_shim_table_size(const struct dm_target *ti);
 sector_t dm_shim_table_size(const struct dm_target *ti)
 {
 	return dm_table_get_size(ti->table);
 }
 
-bool dm_shim_table_writable(const struct dm_target *ti);
 bool dm_shim_table_writable(const struct dm_target *ti)
 {
 	return dm_table_get_mode(ti->table) & BLK_OPEN_WRITE;
 }
 
-void *dm_shim_mapped_device(const struct dm_target *ti);
 void *dm_shim_mapped_device(const struct dm_target *ti)
 {
 	return dm_table_get_md(ti->table);
 }
 
-void dm_shim_table_event(struct dm_target *ti);
 void dm_shim_table_event(struct dm_target *ti)
 {
 	dm_table_event(ti->table);
 }
 
-bool dm_shim_suspended(struct dm_target *ti);
 bool dm_shim_suspended(struct dm_target *ti)
 {
 	return dm_suspended(ti);
 }
 
-void dm_shim_set_num_flush_bios(struct dm_target *ti, unsigned int count);
 void dm_shim_set_num_flush_bios(struct dm_target *ti, unsigned int count)
 {
 	ti->num_flush_bios = count;
 }
 
-void dm_shim_set_num_discard_bios(struct dm_target *ti, unsigned int count);
 void dm_shim_set_num_discard_bios(struct dm_target *ti, unsigned int count)
 {
 	ti->num_discard_bios = count;
 }
 
-void dm_shim_set_flush_supported(struct dm_target *ti);
 void dm_shim_set_flush_supported(struct dm_target *ti)
 {
 	ti->flush_supported = true;
 }
 
-void dm_shim_set_discards_supported(struct dm_target *ti);
 void dm_shim_set_discards_supported(struct dm_target *ti)
 {
 	ti->discards_supported = true;
 }
 
 /* Bios are cut by this field while it is set, as dm-snapshot always did in resume. */
-void dm_shim_set_max_io_len(struct dm_target *ti, u32 sectors);
 void dm_shim_set_max_io_len(struct dm_target *ti, u32 sectors)
 {
 	WRITE_ONCE(ti->max_io_len, sectors);
 }
 
-int dm_shim_get_device(struct dm_target *ti, const char *path, bool write, struct dm_dev **dev);
 int dm_shim_get_device(struct dm_target *ti, const char *path, bool write, struct dm_dev **dev)
 {
 	return dm_get_device(ti, path, BLK_OPEN_READ | (write ? BLK_OPEN_WRITE : 0), dev);
 }
 
-void dm_shim_put_device(struct dm_target *ti, struct dm_dev *dev);
 void dm_shim_put_device(struct dm_target *ti, struct dm_dev *dev)
 {
 	dm_put_device(ti, dev);
@@ -299,31 +257,26 @@ void dm_shim_put_device(struct dm_target *ti, struct dm_dev *dev)
 
 /* struct block_device */
 
-bool dm_shim_bdev_write_cache(struct block_device *bdev);
 bool dm_shim_bdev_write_cache(struct block_device *bdev)
 {
 	return bdev_write_cache(bdev);
 }
 
-bool dm_shim_bdev_fua(struct block_device *bdev);
 bool dm_shim_bdev_fua(struct block_device *bdev)
 {
 	return bdev_fua(bdev);
 }
 
-unsigned int dm_shim_bdev_max_discard_sectors(struct block_device *bdev);
 unsigned int dm_shim_bdev_max_discard_sectors(struct block_device *bdev)
 {
 	return bdev_max_discard_sectors(bdev);
 }
 
-unsigned int dm_shim_bdev_discard_granularity(struct block_device *bdev);
 unsigned int dm_shim_bdev_discard_granularity(struct block_device *bdev)
 {
 	return bdev_discard_granularity(bdev);
 }
 
-int dm_shim_bdev_flush(struct block_device *bdev);
 int dm_shim_bdev_flush(struct block_device *bdev)
 {
 	return blkdev_issue_flush(bdev);
@@ -339,50 +292,42 @@ static_assert(DM_ENDIO_INCOMPLETE == 1);
 static_assert(STATUSTYPE_INFO == 0);
 static_assert(DM_KCOPYD_MAX_REGIONS == 8);
 
-void dm_shim_bio_set_dev(struct bio *bio, struct block_device *bdev);
 void dm_shim_bio_set_dev(struct bio *bio, struct block_device *bdev)
 {
 	bio_set_dev(bio, bdev);
 }
 
-bool dm_shim_bio_is_write(const struct bio *bio);
 bool dm_shim_bio_is_write(const struct bio *bio)
 {
 	return bio_data_dir(bio) == WRITE;
 }
 
-unsigned int dm_shim_bio_target_nr(const struct bio *bio);
 unsigned int dm_shim_bio_target_nr(const struct bio *bio)
 {
 	return dm_bio_get_target_bio_nr(bio);
 }
 
-void dm_shim_bio_accept_partial(struct bio *bio, unsigned int sectors);
 void dm_shim_bio_accept_partial(struct bio *bio, unsigned int sectors)
 {
 	dm_accept_partial_bio(bio, sectors);
 }
 
-void *dm_shim_bio_data(struct bio *bio, size_t bytes);
 void *dm_shim_bio_data(struct bio *bio, size_t bytes)
 {
 	return dm_per_bio_data(bio, bytes);
 }
 
-int dm_shim_bio_error(const struct bio *bio);
 int dm_shim_bio_error(const struct bio *bio)
 {
 	return blk_status_to_errno(bio->bi_status);
 }
 
-void dm_shim_bio_submit(struct bio *bio);
 void dm_shim_bio_submit(struct bio *bio)
 {
 	submit_bio_noacct(bio);
 }
 
 /* An error that the bio has already stays. */
-void dm_shim_bio_end(struct bio *bio, int error);
 void dm_shim_bio_end(struct bio *bio, int error)
 {
 	if (error && !bio->bi_status)
@@ -392,21 +337,16 @@ void dm_shim_bio_end(struct bio *bio, int error)
 
 /* kcopyd */
 
-struct dm_kcopyd_client *dm_shim_kcopyd_create(struct dm_kcopyd_throttle *throttle);
 struct dm_kcopyd_client *dm_shim_kcopyd_create(struct dm_kcopyd_throttle *throttle)
 {
 	return dm_kcopyd_client_create(throttle);
 }
 
-void dm_shim_kcopyd_destroy(struct dm_kcopyd_client *client);
 void dm_shim_kcopyd_destroy(struct dm_kcopyd_client *client)
 {
 	dm_kcopyd_client_destroy(client);
 }
 
-void dm_shim_kcopyd_copy(struct dm_kcopyd_client *client, struct dm_io_region *from,
-			 unsigned int count, struct dm_io_region *to, dm_kcopyd_notify_fn done,
-			 void *context);
 void dm_shim_kcopyd_copy(struct dm_kcopyd_client *client, struct dm_io_region *from,
 			 unsigned int count, struct dm_io_region *to, dm_kcopyd_notify_fn done,
 			 void *context)
@@ -416,7 +356,6 @@ void dm_shim_kcopyd_copy(struct dm_kcopyd_client *client, struct dm_io_region *f
 
 /* Locks and waiting */
 
-unsigned long dm_shim_spin_lock_irqsave(spinlock_t *lock);
 unsigned long dm_shim_spin_lock_irqsave(spinlock_t *lock)
 {
 	unsigned long flags;
@@ -425,49 +364,41 @@ unsigned long dm_shim_spin_lock_irqsave(spinlock_t *lock)
 	return flags;
 }
 
-bool dm_shim_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags);
 bool dm_shim_spin_trylock_irqsave(spinlock_t *lock, unsigned long *flags)
 {
 	return spin_trylock_irqsave(lock, *flags);
 }
 
-void dm_shim_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 void dm_shim_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags)
 {
 	spin_unlock_irqrestore(lock, flags);
 }
 
-void dm_shim_wait_event(wait_queue_head_t *queue, bool (*met)(void *context), void *context);
 void dm_shim_wait_event(wait_queue_head_t *queue, bool (*met)(void *context), void *context)
 {
 	wait_event(*queue, met(context));
 }
 
-void dm_shim_wake_up_all(wait_queue_head_t *queue);
 void dm_shim_wake_up_all(wait_queue_head_t *queue)
 {
 	wake_up_all(queue);
 }
 
-unsigned int dm_shim_noio_save(void);
 unsigned int dm_shim_noio_save(void)
 {
 	return memalloc_noio_save();
 }
 
-void dm_shim_noio_restore(unsigned int flags);
 void dm_shim_noio_restore(unsigned int flags)
 {
 	memalloc_noio_restore(flags);
 }
 
-void dm_shim_cond_resched(void);
 void dm_shim_cond_resched(void)
 {
 	cond_resched();
 }
 
-void dm_shim_sleep_ms(unsigned int ms);
 void dm_shim_sleep_ms(unsigned int ms)
 {
 	msleep(ms);

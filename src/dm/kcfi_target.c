@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * As kcfi.c, of the functions that C calls in dm-snapshot.ko.
+ */
+#include <linux/dm-kcopyd.h>
+#include "shim.h"
+
+#define TYPE(name, type)			\
+	extern typeof(*(type)0) name;		\
+	void *const name##_used = name
+
+#define METHOD(method) TYPE(Adapter__##method, typeof(((struct dm_shim_ops *)0)->method))
+
+METHOD(ctr);
+METHOD(dtr);
+METHOD(map);
+METHOD(end_io);
+METHOD(presuspend);
+METHOD(postsuspend);
+METHOD(preresume);
+METHOD(resume);
+METHOD(status);
+METHOD(message);
+METHOD(iterate_devices);
+METHOD(io_hints);
+
+TYPE(CopyOf__copied, dm_kcopyd_notify_fn);
