@@ -40,7 +40,9 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
     /// begins at [`TargetTable::begin`].
     ///
     /// May sleep, but must not wait for bios that the same thread submitted, which includes all
-    /// that this call submits: they are under way only when it has returned.
+    /// that this call submits: they are under way only when it has returned. Nor may it wait for
+    /// memory that only I/O would free: it allocates in the scope of a
+    /// [`NoIo`](crate::dm::noio::NoIo).
     fn map(&self, bio: MapBio<'_>) -> Mapped;
 
     /// Sees a bio that was carried out, or that [`Bio::end`](crate::dm::Bio::end) ended. Any
