@@ -9,6 +9,8 @@
  *
  *   TYPE__FUNCTION   the Rust function that C calls
  *   call__NAME       a function of C's that Rust calls
+ *
+ * and TYPE__FUNCTION__optional one that need not be there.
  */
 #include <linux/device-mapper.h>
 #include <linux/dm-io.h>

@@ -10,18 +10,21 @@
 	void *const name##_used = name
 
 #define METHOD(method) TYPE(Adapter__##method, typeof(((struct dm_shim_ops *)0)->method))
+/* that no target may have */
+#define OPTIONAL(method)		\
+	TYPE(Adapter__##method##__optional, typeof(((struct dm_shim_ops *)0)->method))
 
 METHOD(ctr);
 METHOD(dtr);
 METHOD(map);
-METHOD(end_io);
-METHOD(presuspend);
-METHOD(postsuspend);
-METHOD(preresume);
-METHOD(resume);
-METHOD(status);
-METHOD(message);
-METHOD(iterate_devices);
-METHOD(io_hints);
+OPTIONAL(end_io);
+OPTIONAL(presuspend);
+OPTIONAL(postsuspend);
+OPTIONAL(preresume);
+OPTIONAL(resume);
+OPTIONAL(status);
+OPTIONAL(message);
+OPTIONAL(iterate_devices);
+OPTIONAL(io_hints);
 
 TYPE(CopyOf__copied, dm_kcopyd_notify_fn);
