@@ -19,12 +19,9 @@ impl Once {
 
     /// Does it, unless it was begun before.
     pub(crate) fn call(&self, f: impl FnOnce()) {
-        let begun = self.0.compare_exchange(
-            NOT_YET,
-            BEGUN,
-            Ordering::Acquire,
-            Ordering::Relaxed,
-        );
+        let begun = self
+            .0
+            .compare_exchange(NOT_YET, BEGUN, Ordering::Acquire, Ordering::Relaxed);
         if begun.is_ok() {
             f();
             self.0.store(DONE, Ordering::Release);

@@ -30,7 +30,11 @@ impl CopyJob {
 
 impl kcopyd::CopyJob for CopyJob {
     fn done(job: KBox<CopyOf<Self>>, read_failed: bool, write_failed: usize) {
-        let failed = if read_failed { usize::MAX } else { write_failed };
+        let failed = if read_failed {
+            usize::MAX
+        } else {
+            write_failed
+        };
         job.origin.copying_ended(job.chunks);
         job.origin.copied(job.shard, job.copy, failed, None);
     }

@@ -118,7 +118,9 @@ impl Merger {
             let cell = snapshot.origin().cell(shard_of(last));
             let first = {
                 let shard = cell.shard.lock();
-                shard.region_start(snapshot.slot(), run.last.old).max(first.max(span))
+                shard
+                    .region_start(snapshot.slot(), run.last.old)
+                    .max(first.max(span))
             };
             let count = run.last.old + 1 - first;
             let start = first << shift;
@@ -129,7 +131,12 @@ impl Merger {
             if !snapshot.origin().cover(start, end, stop) {
                 return Ok(());
             }
-            while cell.shard.lock().seal(snapshot.slot(), first, count).is_err() {
+            while cell
+                .shard
+                .lock()
+                .seal(snapshot.slot(), first, count)
+                .is_err()
+            {
                 sleep_ms(1);
             }
             let new = run.last.new + 1 - count;

@@ -316,14 +316,17 @@ impl Leased<Origin> {
             self.copying.fetch_add(start.chunks, SeqCst);
             let from = region(&source.origin, start.sector);
             let to = |n: usize| -> Region<'_> {
-                let (devices, sector) = devices.get(n).and_then(Option::as_ref).map_or(
-                    (source, start.sector),
-                    |(devices, sector)| (devices, *sector),
-                );
+                let (devices, sector) = devices
+                    .get(n)
+                    .and_then(Option::as_ref)
+                    .map_or((source, start.sector), |(devices, sector)| {
+                        (devices, *sector)
+                    });
                 region(&devices.cow, sector)
             };
             let to: [_; MAX_MEMBERS] = ::core::array::from_fn(to);
-            self.kcopyd.copy(from, &to[..members.min(MAX_MEMBERS)], start.job);
+            self.kcopyd
+                .copy(from, &to[..members.min(MAX_MEMBERS)], start.job);
         }
     }
 

@@ -7,11 +7,11 @@
 //! *stale* from then on. There is one [`Snapshot`] all the time, so that what is under way goes on.
 
 use super::{
+    core::SlotId,
     leased::{Leased, Owner},
     origin::{Devices, Origin},
     snapshot::Snapshot,
     store::Store,
-    core::SlotId,
 };
 use crate::dm::{global::global_mutex, message::dm_err, target::TargetHandle, Device};
 use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -210,12 +210,7 @@ pub(super) fn join(
         .any(|party| party.merges);
     let Some(shared) = entry.snapshots.iter_mut().find(|shared| shared.cow == cow) else {
         let slot = SlotId(entry.next_slot);
-        let snapshot = Snapshot::new(
-            origin.origin()?.clone(),
-            slot,
-            store,
-            party.devices.clone(),
-        )?;
+        let snapshot = Snapshot::new(origin.origin()?.clone(), slot, store, party.devices.clone())?;
         let owner = Owner::new(snapshot)?;
         let lease = owner.lease().ok_or(ENODEV)?;
         let shared = Shared {
@@ -267,7 +262,9 @@ fn with_shared<R>(snapshot: &Leased<Snapshot>, f: impl FnOnce(&mut Shared) -> R)
 }
 
 fn is(party: &Arc<Party>, other: &Option<Arc<Party>>) -> bool {
-    other.as_ref().is_some_and(|other| Arc::ptr_eq(party, other))
+    other
+        .as_ref()
+        .is_some_and(|other| Arc::ptr_eq(party, other))
 }
 
 /// Whether a target of the snapshot may be resumed. May sleep.

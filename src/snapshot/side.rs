@@ -4,7 +4,6 @@
 
 use super::{
     arguments::{Arguments, Features},
-    core::{shard_of, Read},
     leased::Leased,
     origin::Devices,
     registry::{self, Joined, OriginUse, Party, Refusal},
@@ -39,9 +38,11 @@ impl Side {
     /// Makes a target of a table line. Sleeps.
     pub(super) fn new(table: &mut TargetTable<'_>, args: &[&CStr], merges: bool) -> Result<Self> {
         let arguments = Arguments::parse(table, args)?;
-        let origin = table.get_device(arguments.origin, merges).inspect_err(|_| {
-            table.set_error(c_str!("Cannot get origin device"));
-        })?;
+        let origin = table
+            .get_device(arguments.origin, merges)
+            .inspect_err(|_| {
+                table.set_error(c_str!("Cannot get origin device"));
+            })?;
         let writable = !table.is_read_only();
         let cow = table.get_device(arguments.cow, writable).inspect_err(|_| {
             table.set_error(c_str!("Cannot get COW device"));
@@ -163,7 +164,9 @@ impl Side {
 
     /// A bio is over. Any context.
     pub(super) fn end_io(&self, mut bio: EndedBio<'_>) {
-        let Ok(snapshot) = self.snapshot() else { return };
+        let Ok(snapshot) = self.snapshot() else {
+            return;
+        };
         let tracked = bio.data::<Tracking>().what();
         match tracked {
             Tracked::No => {}
@@ -180,16 +183,6 @@ impl Side {
                 snapshot.origin().merge_write_ended(shard, epoch);
             }
             Tracked::Full(..) => snapshot.full_write_ended(bio.take()),
-        }
-    }
-
-    /// Where chunk of `sector` is on the COW device: that of `sector`, if it is recorded.
-    pub(super) fn recorded(snapshot: &Leased<Snapshot>, sector: u64) -> Option<u64> {
-        let cell = snapshot.origin().cell(shard_of(sector));
-        let found = cell.shard.lock().find_recorded(snapshot.slot(), sector, 1);
-        match found {
-            Read::Cow { sector, .. } => Some(sector),
-            Read::Origin { .. } | Read::Gone => None,
         }
     }
 
@@ -225,7 +218,11 @@ impl Side {
                 write!(out, "{} {}", &*self.origin, &*self.cow)?;
                 let waits = self.party.waits_for_handover();
                 let line = TableLine {
-                    chunk_sectors: if waits || stale { 0 } else { state.chunk_sectors() },
+                    chunk_sectors: if waits || stale {
+                        0
+                    } else {
+                        state.chunk_sectors()
+                    },
                     userspace_supports_overflow: self.party.supports_overflow,
                 };
                 let own = self.unused.as_ref().filter(|_| waits);

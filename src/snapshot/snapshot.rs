@@ -4,8 +4,9 @@
 
 use super::{
     core::{
+        shard_of, span_end,
         table::{LoadError, Loader},
-        shard_of, span_end, Allocation, CopyId, Incoming, Item, MergeWrite, NoChunk, Pipeline, Read, SlotId,
+        Allocation, CopyId, Incoming, Item, MergeWrite, NoChunk, Pipeline, Read, SlotId,
         SnapshotWrite, Spare,
     },
     leased::{Leased, Quiesce},
@@ -209,7 +210,11 @@ impl Snapshot {
 
 impl Leased<Snapshot> {
     /// A read of the snapshot comes. Returns it, to be submitted.
-    pub(super) fn read<'a>(&self, mut bio: MapBio<'a>, devices: &Devices) -> Result<MapBio<'a>, MapBio<'a>> {
+    pub(super) fn read<'a>(
+        &self,
+        mut bio: MapBio<'a>,
+        devices: &Devices,
+    ) -> Result<MapBio<'a>, MapBio<'a>> {
         let sector = Incoming::sector(&bio);
         let all = Incoming::sectors(&bio);
         let sectors = all.min(span_end(sector) - sector);
@@ -240,7 +245,11 @@ impl Leased<Snapshot> {
 
     /// A write to the snapshot comes, within one span. What is to be submitted is returned; else the
     /// write goes by itself when it may, or has failed. May sleep.
-    pub(super) fn write<B: Incoming<Bio> + Write>(&self, mut bio: B, devices: &Devices) -> Option<B> {
+    pub(super) fn write<B: Incoming<Bio> + Write>(
+        &self,
+        mut bio: B,
+        devices: &Devices,
+    ) -> Option<B> {
         let shard = shard_of(bio.sector());
         let cell = self.origin.cell(shard);
         let mut spare = Spare::new();
@@ -558,11 +567,19 @@ fn load_error(devices: &Devices, error: LoadError) -> Error {
     match error {
         LoadError::NoMemory => ENOMEM,
         LoadError::NewTooLarge { new } => {
-            dm_err!("{}: new chunk {} is beyond what can be used", &*devices.cow, new);
+            dm_err!(
+                "{}: new chunk {} is beyond what can be used",
+                &*devices.cow,
+                new
+            );
             unclean()
         }
         LoadError::OldTwice { old } => {
-            dm_err!("{}: old chunk {} is used by two records", &*devices.cow, old);
+            dm_err!(
+                "{}: old chunk {} is used by two records",
+                &*devices.cow,
+                old
+            );
             unclean()
         }
     }

@@ -2,6 +2,7 @@
 
 //! The target `snapshot`.
 
+use super::core::{shard_of, span_end, Incoming, Read};
 use super::{side::Side, tracking::Tracking, Leased, Snapshot};
 use crate::dm::{
     kcopyd::{self, CopyOf, Region},
@@ -9,7 +10,6 @@ use crate::dm::{
     target::{StatusKind, Target, TargetTable},
     Bio, Device, EndedBio, MapBio, Mapped, Op, QueueLimits,
 };
-use super::core::{shard_of, span_end, Incoming, Read};
 use kernel::{c_str, ffi::c_int, fmt, prelude::*, str::CStr};
 
 /// A device that has what its origin had when it was made, and that can be written to.
@@ -43,10 +43,7 @@ impl SnapshotTarget {
             return Mapped::Remapped(bio.into());
         }
         let cell = snapshot.origin().cell(shard);
-        let found = cell
-            .shard
-            .lock()
-            .find_recorded(snapshot.slot(), sector, 1);
+        let found = cell.shard.lock().find_recorded(snapshot.slot(), sector, 1);
         let Read::Cow { sector: cow, .. } = found else {
             // Nothing to be gained.
             bio.into_bio().end(Ok(()));

@@ -32,7 +32,11 @@ impl Store {
     /// Makes the store that a table's word names, and says whether userspace supports overflow.
     ///
     /// The word begins with the type; what follows are the type's options. May sleep.
-    pub(super) fn new(devices: Devices<'_>, kind: Kind, options: Option<&CStr>) -> Result<(Self, bool)> {
+    pub(super) fn new(
+        devices: Devices<'_>,
+        kind: Kind,
+        options: Option<&CStr>,
+    ) -> Result<(Self, bool)> {
         Ok(match kind {
             Kind::Persistent => {
                 let NewStore {

@@ -2,6 +2,10 @@
 
 //! The store itself.
 
+#[cfg(not(under_c_core))]
+use super::found::Found;
+#[cfg(under_c_core)]
+use super::metadata::Ordered;
 use super::{
     commits::Commits,
     cow::{Committer, Cow},
@@ -11,10 +15,6 @@ use super::{
     platform::Kernel,
     report,
 };
-#[cfg(not(under_c_core))]
-use super::found::Found;
-#[cfg(under_c_core)]
-use super::metadata::Ordered;
 use crate::dm::{
     exception_store::{
         Completion, Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
@@ -196,9 +196,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
     fn prepare_exceptions(&self, devices: Devices<'_>, max: u32) -> Result<(u64, u32)> {
         let mut allocator = self.allocator.lock();
         let allocator = (*allocator).as_mut().ok_or(EINVAL)?;
-        allocator
-            .allocate(devices.cow.sectors(), max)
-            .ok_or(ENOSPC)
+        allocator.allocate(devices.cow.sectors(), max).ok_or(ENOSPC)
     }
 
     fn commit_exception(&self, devices: Devices<'_>, exception: Exception, copied: bool, done: D) {

@@ -280,7 +280,9 @@ impl<T: Types> Shard<T> {
         let mut wait = None;
         let mut until = end;
         for index in 0..self.slots.len() {
-            let Some(slot) = self.slots.get(index) else { break };
+            let Some(slot) = self.slots.get(index) else {
+                break;
+            };
             if !slot.is_concerned(sector) {
                 continue;
             }
@@ -488,7 +490,11 @@ impl<T: Types> Shard<T> {
                 }
                 let whole = if offset == 0 { sectors >> shift } else { 0 };
                 // What cannot be cut must be all that is replaced.
-                let whole = if B::MAY_CUT || whole << shift == sectors { whole } else { 0 };
+                let whole = if B::MAY_CUT || whole << shift == sectors {
+                    whole
+                } else {
+                    0
+                };
                 let begun = if whole > 0 {
                     self.begin(index, old, chunks.min(whole), None, spare)
                 } else {
@@ -602,9 +608,14 @@ impl<T: Types> Shard<T> {
     pub fn reads_ended(&mut self, reads: &Epochs) -> Option<Finished<T>> {
         reads.advance();
         loop {
-            let over = self.waiting.iter().position(|(epoch, _)| reads.is_over(*epoch))?;
+            let over = self
+                .waiting
+                .iter()
+                .position(|(epoch, _)| reads.is_over(*epoch))?;
             let (_, id) = self.waiting.remove(over)?;
-            let Some(mut copy) = self.take(id) else { continue };
+            let Some(mut copy) = self.take(id) else {
+                continue;
+            };
             copy.epoch = None;
             if copy.unrecorded == 0 {
                 return Some(self.finish(id, copy));
@@ -705,8 +716,9 @@ impl<T: Types> Shard<T> {
 
     /// The first chunk of the region of a snapshot's table that `old` is in.
     pub fn region_start(&self, id: SlotId, old: u64) -> u64 {
-        self.slot(id)
-            .map_or(old, |slot| old >> Table::region_shift(slot.shift) << Table::region_shift(slot.shift))
+        self.slot(id).map_or(old, |slot| {
+            old >> Table::region_shift(slot.shift) << Table::region_shift(slot.shift)
+        })
     }
 
     /// A write comes to a snapshot that is being merged, within one span. One that may not be cut is

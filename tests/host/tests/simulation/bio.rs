@@ -42,7 +42,14 @@ pub struct Bio {
 }
 
 impl Bio {
-    pub fn new(device: Device, sector: u64, sectors: u64, tag: u32, fua: bool, issued: u64) -> Self {
+    pub fn new(
+        device: Device,
+        sector: u64,
+        sectors: u64,
+        tag: u32,
+        fua: bool,
+        issued: u64,
+    ) -> Self {
         Self {
             device,
             sector,
@@ -61,13 +68,23 @@ impl Bio {
 
     /// Takes all but the first `sectors` off.
     pub fn split(&mut self, sectors: u64) -> Option<Self> {
-        assert!(0 < sectors && sectors <= self.sectors, "{self:?} cut to {sectors}");
+        assert!(
+            0 < sectors && sectors <= self.sectors,
+            "{self:?} cut to {sectors}"
+        );
         if sectors == self.sectors {
             return None;
         }
         let (sector, left) = (self.sector + sectors, self.sectors - sectors);
         self.sectors = sectors;
-        Some(Self::new(self.device, sector, left, self.tag, self.fua, self.issued))
+        Some(Self::new(
+            self.device,
+            sector,
+            left,
+            self.tag,
+            self.fua,
+            self.issued,
+        ))
     }
 
     /// It is over.
@@ -122,7 +139,13 @@ impl Rest {
 impl Mapped {
     pub fn new(bio: Bio) -> (Self, Rest) {
         let rest = Rest::default();
-        (Self { bio, rest: rest.clone() }, rest)
+        (
+            Self {
+                bio,
+                rest: rest.clone(),
+            },
+            rest,
+        )
     }
 }
 

@@ -2,10 +2,10 @@
 
 //! What must hold.
 
+use crate::bio::Device;
 use crate::history::Sector;
 use crate::io::Then;
 use crate::merge::Merge;
-use crate::bio::Device;
 use crate::task::Task;
 use crate::world::{Member, World};
 use host_tests::memory::{self, Failing};
@@ -57,7 +57,12 @@ impl World {
 
     /// Nothing is under way any more: nobody may wait, and all must be right.
     pub fn check_rest(&mut self) {
-        assert_eq!(self.busy, 0, "requests to the origin wait for ever: {}", self.describe());
+        assert_eq!(
+            self.busy,
+            0,
+            "requests to the origin wait for ever: {}",
+            self.describe()
+        );
         for member in self.all() {
             let out = member.handle.pipeline.borrow().outstanding();
             assert!(
@@ -66,7 +71,10 @@ impl World {
                 self.describe()
             );
             for part in &self.parts {
-                assert!(part.shard.is_idle(member.slot), "a copy is under way for ever");
+                assert!(
+                    part.shard.is_idle(member.slot),
+                    "a copy is under way for ever"
+                );
             }
         }
         for part in &mut self.parts {
@@ -74,7 +82,10 @@ impl World {
                 let epoch = epochs.close();
                 assert!(epochs.is_over(epoch), "an epoch does not end");
             }
-            assert!(part.shard.reads_ended(&part.reads).is_none(), "a copy was forgotten");
+            assert!(
+                part.shard.reads_ended(&part.reads).is_none(),
+                "a copy was forgotten"
+            );
         }
         let given_up = self.merge.as_ref().is_some_and(Merge::is_given_up);
         let known = |member: &&Member| member.handle.is_valid() && !given_up;
@@ -84,7 +95,11 @@ impl World {
                 .iter()
                 .map(|part| part.shard.usage(member.slot).0)
                 .sum();
-            assert_eq!(in_tables, member.cow.list.len() as u64, "exceptions are missing");
+            assert_eq!(
+                in_tables,
+                member.cow.list.len() as u64,
+                "exceptions are missing"
+            );
         }
         self.check_disks(false);
         self.crash();
@@ -115,7 +130,10 @@ impl World {
                 }
             }
         }
-        let merged = seen.iter().filter(|(device, ..)| *device == Device::Origin).count();
+        let merged = seen
+            .iter()
+            .filter(|(device, ..)| *device == Device::Origin)
+            .count();
         for at in merged..self.layout.len() {
             seen.push((Device::Origin, at, self.origin.read(at)));
         }

@@ -132,7 +132,10 @@ impl World {
         let is_meant = |nth: usize| one.is_none_or(|one| one == nth);
         match &mut io.kind {
             Kind::Read(data) => {
-                let open = data.iter_mut().enumerate().filter(|(_, sector)| sector.is_none());
+                let open = data
+                    .iter_mut()
+                    .enumerate()
+                    .filter(|(_, sector)| sector.is_none());
                 for (nth, (n, sector)) in open.enumerate() {
                     if is_meant(nth) {
                         *sector = Some(match first + n < disk.len() {
@@ -143,7 +146,10 @@ impl World {
                 }
             }
             Kind::Write(data, _) => {
-                let open = data.iter_mut().enumerate().filter(|(_, sector)| sector.is_some());
+                let open = data
+                    .iter_mut()
+                    .enumerate()
+                    .filter(|(_, sector)| sector.is_some());
                 for (nth, (n, sector)) in open.enumerate() {
                     if is_meant(nth) {
                         if let Some(content) = sector.take() {
@@ -164,14 +170,19 @@ impl World {
             Kind::Read(read) => data = read.into_iter().flatten().collect(),
             // A write that failed may be on the disk and may get there at any time.
             Kind::Write(written, fua) if !failed => {
-                self.disk(io.disk).complete(io.first, written.len(), io.id, fua, now);
+                self.disk(io.disk)
+                    .complete(io.first, written.len(), io.id, fua, now);
             }
             Kind::Write(..) => {}
             Kind::Flush(began) if !failed => self.disk(io.disk).flush(began),
             Kind::Flush(_) => {}
             Kind::Record(records) => {
                 let Disks::Cow(number) = io.disk else { return };
-                let reached = if failed { self.rng.index(records.len() + 1) } else { records.len() };
+                let reached = if failed {
+                    self.rng.index(records.len() + 1)
+                } else {
+                    records.len()
+                };
                 self.append_records(number, &records[..reached]);
             }
             Kind::Header => {

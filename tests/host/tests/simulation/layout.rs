@@ -40,7 +40,11 @@ impl Layout {
         let last = starts.len() - 1;
         for (n, start) in starts.into_iter().enumerate() {
             // The origin's end need not be that of a chunk.
-            let length = if n == last { length - rng.below(ALIGN) } else { length };
+            let length = if n == last {
+                length - rng.below(ALIGN)
+            } else {
+                length
+            };
             windows.push((start, length, index));
             index += length as usize;
         }
@@ -49,12 +53,16 @@ impl Layout {
 
     /// How many sectors are used.
     pub fn len(&self) -> usize {
-        self.windows.last().map_or(0, |(_, length, first)| first + *length as usize)
+        self.windows
+            .last()
+            .map_or(0, |(_, length, first)| first + *length as usize)
     }
 
     /// Where the origin ends.
     pub fn end(&self) -> u64 {
-        self.windows.last().map_or(0, |(start, length, _)| start + length)
+        self.windows
+            .last()
+            .map_or(0, |(start, length, _)| start + length)
     }
 
     /// The index of a sector that is used.
@@ -83,7 +91,11 @@ impl Layout {
             let align = rng.pick(&[2, 4, 8, 16]);
             sector -= sector % align;
         }
-        let (start, length, _) = *self.windows.iter().rfind(|(s, ..)| *s <= sector).expect("a window");
+        let (start, length, _) = *self
+            .windows
+            .iter()
+            .rfind(|(s, ..)| *s <= sector)
+            .expect("a window");
         let end = (start + length).min(span_end(sector));
         (sector, size.min(end - sector))
     }

@@ -37,7 +37,11 @@ const SHOWN: usize = 400;
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={value} is no number")),
+    )
 }
 
 /// Says how the episode of `seed` fails, and what is the least that fails in this way.

@@ -159,7 +159,9 @@ impl World {
     }
 
     fn request(&mut self, snapshot: Option<usize>, sector: u64, sectors: u64, tag: u32, fua: bool) {
-        let Some(device) = self.device(snapshot) else { return };
+        let Some(device) = self.device(snapshot) else {
+            return;
+        };
         let size = match device {
             Device::Origin => self.layout.end(),
             Device::Snapshot(number) => self.member(number).handle.sectors,
@@ -177,7 +179,9 @@ impl World {
         if self.change.is_none() && self.merge.as_ref().is_some_and(Merge::is_done) {
             self.change = self.merging().map(Change::EndMerge);
         }
-        let Some(change) = self.change else { return false };
+        let Some(change) = self.change else {
+            return false;
+        };
         // What maps a request holds tables where they are.
         if self.tasks.iter().any(Task::is_decided) {
             return false;
@@ -253,10 +257,18 @@ impl World {
 
     /// Whether nothing is under way for a snapshot.
     fn is_idle(&self, number: usize) -> bool {
-        let Some(member) = &self.members[number] else { return true };
-        let idle = self.parts.iter().all(|part| part.shard.is_idle(member.slot));
+        let Some(member) = &self.members[number] else {
+            return true;
+        };
+        let idle = self
+            .parts
+            .iter()
+            .all(|part| part.shard.is_idle(member.slot));
         let out = member.handle.pipeline.borrow().outstanding();
-        assert!(!idle || out == 0, "snapshot {number} is idle, and {out} tickets are out");
+        assert!(
+            !idle || out == 0,
+            "snapshot {number} is idle, and {out} tickets are out"
+        );
         // The header may be being written.
         idle && member.worker.is_idle() && member.handle.state.get() != State::Invalidating
     }
@@ -297,7 +309,11 @@ impl World {
         for at in 0..self.layout.len() {
             let content = self.origin.settle(at);
             let sector = &mut self.history[at];
-            assert!(sector.may_read(content.tag, self.now), "{}", sector.describe());
+            assert!(
+                sector.may_read(content.tag, self.now),
+                "{}",
+                sector.describe()
+            );
             *sector = Sector::new(content.tag);
             if self.layout.sector(at) < sectors {
                 history.push(Sector::new(content.tag));
@@ -336,7 +352,8 @@ impl World {
                     table.insert(*old, *new, 1).expect("a place in the table");
                 }
             }
-            part.shard.add_slot(slot, handle.clone(), handle.shift, table);
+            part.shard
+                .add_slot(slot, handle.clone(), handle.shift, table);
         }
         let next = list.last().map_or(1, |(_, new)| new + 1);
         handle.next.set(next);
@@ -360,9 +377,14 @@ impl World {
     }
 
     fn remove(&mut self, number: usize) {
-        let Some(member) = self.members[number].take() else { return };
+        let Some(member) = self.members[number].take() else {
+            return;
+        };
         for part in &mut self.parts {
-            let table = part.shard.remove_slot(member.slot).expect("the snapshot is there");
+            let table = part
+                .shard
+                .remove_slot(member.slot)
+                .expect("the snapshot is there");
             assert_eq!(part.shard.usage(member.slot), (0, 0));
             drop(table);
         }
@@ -396,13 +418,19 @@ impl World {
         let merging = self.merge.take().map(|merge| merge.number);
         self.make_parts();
         for number in 0..self.members.len() {
-            let Some(mut member) = self.members[number].take() else { continue };
+            let Some(mut member) = self.members[number].take() else {
+                continue;
+            };
             member.cow.disk.crash(&mut self.rng);
             let waited = std::mem::take(&mut member.until_invalid);
             without_power(|| drop(waited));
             let old = member.handle;
             if !member.cow.valid {
-                assert_ne!(old.state.get(), State::Valid, "snapshot {number} became invalid");
+                assert_ne!(
+                    old.state.get(),
+                    State::Valid,
+                    "snapshot {number} became invalid"
+                );
                 continue;
             }
             if !old.active.get() {

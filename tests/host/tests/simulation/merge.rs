@@ -20,7 +20,13 @@ pub struct Merge {
 
 impl std::fmt::Debug for Merge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "of {} paused {} {}", self.number, self.paused, self.step.name())
+        write!(
+            f,
+            "of {} paused {} {}",
+            self.number,
+            self.paused,
+            self.step.name()
+        )
     }
 }
 
@@ -122,7 +128,9 @@ impl World {
 
     /// The merge makes a step.
     pub fn merge_on(&mut self) {
-        let Some(mut merge) = self.merge.take() else { return };
+        let Some(mut merge) = self.merge.take() else {
+            return;
+        };
         let number = merge.number;
         let slot = self.member(number).slot;
         let shift = self.member(number).handle.shift;
@@ -295,6 +303,11 @@ impl World {
     }
 
     fn clear(&mut self, number: usize, chunks: u64) {
-        self.send(Disks::Cow(number), 0, Kind::Clear(chunks as usize), Then::Merge);
+        self.send(
+            Disks::Cow(number),
+            0,
+            Kind::Clear(chunks as usize),
+            Then::Merge,
+        );
     }
 }

@@ -31,7 +31,9 @@ pub enum Op {
         chunks: u64,
     },
     /// A snapshot is removed.
-    Remove { snapshot: usize },
+    Remove {
+        snapshot: usize,
+    },
     /// Another table with the same snapshot takes over. If `rebuilt`, all is loaded anew.
     HandOver {
         snapshot: usize,
@@ -39,9 +41,13 @@ pub enum Op {
         rebuilt: bool,
     },
     /// A snapshot is declared invalid.
-    Invalidate { snapshot: usize },
+    Invalidate {
+        snapshot: usize,
+    },
     /// A snapshot begins to be merged.
-    Merge { snapshot: usize },
+    Merge {
+        snapshot: usize,
+    },
     /// Merging stops or goes on.
     Pause,
     Resume,
@@ -105,16 +111,38 @@ impl Plan {
                 at = at.wrapping_sub(*weight);
                 here
             });
-            let size = if small { rng.between(1, 8) } else { rng.between(1, 40) };
+            let size = if small {
+                rng.between(1, 8)
+            } else {
+                rng.between(1, 40)
+            };
             let (sector, sectors) = layout.request(rng, size);
             let snapshot = rng.index(4);
             let which = rng.chance(500).then_some(snapshot);
             let fua = rng.chance(150);
             ops.push(match kind.unwrap_or(0) {
-                0 => Op::Write { snapshot: None, sector, sectors, fua },
-                1 => Op::Read { snapshot: None, sector, sectors },
-                2 => Op::Write { snapshot: Some(snapshot), sector, sectors, fua },
-                3 => Op::Read { snapshot: Some(snapshot), sector, sectors },
+                0 => Op::Write {
+                    snapshot: None,
+                    sector,
+                    sectors,
+                    fua,
+                },
+                1 => Op::Read {
+                    snapshot: None,
+                    sector,
+                    sectors,
+                },
+                2 => Op::Write {
+                    snapshot: Some(snapshot),
+                    sector,
+                    sectors,
+                    fua,
+                },
+                3 => Op::Read {
+                    snapshot: Some(snapshot),
+                    sector,
+                    sectors,
+                },
                 4 => Op::Flush { snapshot: which },
                 5 => match rng.below(10) {
                     0..6 => Self::create(&layout, rng),

@@ -100,7 +100,9 @@ impl Snapshot for Handle {
         if new >= self.cow_chunks.get() {
             return Err(NoChunk::Full);
         }
-        let left = (self.cow_chunks.get() - new).min(AREA - new % AREA).min(max);
+        let left = (self.cow_chunks.get() - new)
+            .min(AREA - new % AREA)
+            .min(max);
         let chunks = if self.rng.borrow_mut().chance(700) {
             left
         } else {

@@ -195,7 +195,12 @@ impl World {
                 let data = self.contents(&bio);
                 let first = self.layout.index(bio.sector);
                 let fua = bio.fua;
-                self.send(Disks::Origin, first, Kind::Write(data, fua), Then::Origin(bio));
+                self.send(
+                    Disks::Origin,
+                    first,
+                    Kind::Write(data, fua),
+                    Then::Origin(bio),
+                );
             }
             Task::WriteSnapshot {
                 bio,
@@ -223,7 +228,12 @@ impl World {
             } => {
                 let (data, fua) = (self.contents(&bio), bio.fua);
                 let kind = Kind::Write(data, fua);
-                self.send(Disks::Cow(number), sector as usize, kind, Then::Cow(bio, after));
+                self.send(
+                    Disks::Cow(number),
+                    sector as usize,
+                    kind,
+                    Then::Cow(bio, after),
+                );
             }
             Task::WriteMerging { bio, may_cut } => self.write_merging(bio, may_cut),
             Task::Read(bio) => self.read(bio),
@@ -329,7 +339,9 @@ impl World {
 
     fn write_snapshot(&mut self, bio: Bio, may_cut: bool, mut spare: Spare<Simulated>) {
         self.note(|| format!("snapshot: {bio:?} may_cut {may_cut}"));
-        let Device::Snapshot(number) = bio.device else { return };
+        let Device::Snapshot(number) = bio.device else {
+            return;
+        };
         let shard = shard_of(bio.sector);
         let slot = self.member(number).slot;
         let valid = self.member(number).handle.is_valid();
@@ -490,8 +502,16 @@ impl World {
         self.counts.copies += 1;
         self.counts.shared_copies += u64::from(start.to[1].is_some());
         self.note(|| {
-            let to: Vec<_> = start.to.iter().flatten().map(|(s, at)| (s.number, *at)).collect();
-            format!("copy {:?} of {}+{} to {to:?}", start.copy, start.sector, start.sectors)
+            let to: Vec<_> = start
+                .to
+                .iter()
+                .flatten()
+                .map(|(s, at)| (s.number, *at))
+                .collect();
+            format!(
+                "copy {:?} of {}+{} to {to:?}",
+                start.copy, start.sector, start.sectors
+            )
         });
         let first = self.layout.index(start.sector);
         let there = self.layout.end() - start.sector;
@@ -610,7 +630,9 @@ impl World {
     pub fn flushed(&mut self, flush: Rc<Flush>, failed: bool) {
         flush.failed.set(flush.failed.get() || failed);
         // There may be another disk.
-        let Some(flush) = Rc::into_inner(flush) else { return };
+        let Some(flush) = Rc::into_inner(flush) else {
+            return;
+        };
         *self.busy_mut(flush.device) -= 1;
         if !flush.failed.get() {
             for sector in self.history_mut(flush.device) {

@@ -154,7 +154,11 @@ impl World {
             let list = &mut member.cow.list;
             let handed_out = member.handle.handed_out.borrow();
             let due = handed_out.get(list.len() - member.first_handed_out);
-            assert_eq!(due, Some(&record.1), "{record:?} is not the next exception to record");
+            assert_eq!(
+                due,
+                Some(&record.1),
+                "{record:?} is not the next exception to record"
+            );
             let twice = list.iter().any(|other| other.0 == record.0);
             assert!(!twice, "chunk {} is recorded twice", record.0);
             list.push(*record);

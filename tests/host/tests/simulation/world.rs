@@ -166,7 +166,11 @@ impl World {
         loop {
             self.now += 1;
             self.counts.events += 1;
-            assert!(self.now < PATIENCE, "this goes on for ever: {}", self.describe());
+            assert!(
+                self.now < PATIENCE,
+                "this goes on for ever: {}",
+                self.describe()
+            );
             let may_issue = ops.peek().is_some_and(|op| self.may_issue(op));
             if may_issue && self.rng.chance(self.odds.hurry) {
                 if let Some(op) = ops.next() {
