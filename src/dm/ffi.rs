@@ -94,7 +94,7 @@ extern "C" {
 
 /// Holds the declarations above to the figures that `abi.c` checked on the C side.
 ///
-/// Only 64-bit kernels have Rust support.
+/// They are those of 64-bit kernels. 32-bit Arm has Rust support as well: the build stops here.
 mod abi {
     use super::*;
     use core::mem::{offset_of, size_of};
