@@ -4,7 +4,8 @@
  * kernel's own headers. No code comes out of this file: where a kernel changed a structure or a
  * prototype, it fails to build.
  *
- * It also holds what the module! macro has no field for: the module's version.
+ * It also holds what the module! macro has no field for: the module's version,
+ * which Kbuild reads from the file VERSION.
  */
 #include <linux/blkdev.h>
 #include <linux/build_bug.h>
@@ -13,7 +14,7 @@
 #include <linux/module.h>
 #include <linux/uaccess.h>
 
-MODULE_INFO(version, "0.1.0");
+MODULE_INFO(version, DMSP_VERSION);
 
 #define AT(type, member, offset) static_assert(offsetof(type, member) == (offset))
 #define SIZE(type, bytes) static_assert(sizeof(type) == (bytes))

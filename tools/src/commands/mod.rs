@@ -22,6 +22,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// The version of the module, the tools and the packages, without the line's end.
+const VERSION: &str = include_str!("../../../VERSION").trim_ascii();
+
 /// What ends every manual page.
 const EXIT_STATUS: &str = "EXIT STATUS\n  0  success\n  1  failure; a line on standard error says why\n  2  the command line makes no sense";
 
@@ -78,7 +81,7 @@ const fn entry<T: Tool>() -> Entry {
 
 fn command<T: Tool>() -> Command {
     let command = Command::new(T::NAME)
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(VERSION)
         .after_long_help(format!("{}\n\n{EXIT_STATUS}", T::EXTRA));
     // The description comes last: it would else be that of the options.
     T::augment_args(command).about(T::ABOUT).long_about(format!(
@@ -113,7 +116,7 @@ fn multi_call() -> Command {
             .display_name(tool.name)
     });
     Command::new("snap_tools")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(VERSION)
         .about("Check, dump, restore, repair, export and merge the COW devices of dm-snapshot")
         .long_about(
             "All tools in one program. Called by the name of a tool (snap_check, snap_dump, …), \
