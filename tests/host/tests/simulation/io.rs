@@ -73,6 +73,18 @@ pub struct Io {
     pub first: usize,
     pub kind: Kind,
     pub then: Then,
+    /// It makes no progress before, unless nothing else does.
+    asleep_until: u64,
+}
+
+/// The longest that a request sleeps.
+const LONG: u64 = 3000;
+
+impl Io {
+    /// Whether it may make progress at `now`.
+    pub fn is_awake(&self, now: u64) -> bool {
+        self.asleep_until <= now
+    }
 }
 
 impl World {
@@ -88,12 +100,19 @@ impl World {
                 disk.grow(std::iter::repeat_n(Content::GARBAGE, more));
             }
         }
+        let odds = match then {
+            Then::Read(_, Some(_)) => self.odds.stall.max(self.odds.stall_reads),
+            _ => self.odds.stall,
+        };
+        let stalls = self.rng.chance(odds);
+        let asleep_until = if stalls { self.now + self.rng.below(LONG) } else { 0 };
         self.ios.push(Io {
             id,
             disk,
             first,
             kind,
             then,
+            asleep_until,
         });
     }
 

@@ -3,7 +3,7 @@
 //! The concurrent core of the targets, driven by one loop that owns time, order, faults and crashes.
 //!
 //! `SEED=` repeats one episode and says what happened; `EVENTS=` and `FIRST=` run more, from another
-//! seed on.
+//! seed on; `SHRINK=no` leaves a failure as it is.
 
 mod bio;
 mod check;
@@ -47,6 +47,7 @@ fn number(name: &str) -> Option<u64> {
 /// Says how the episode of `seed` fails, and what is the least that fails in this way.
 fn report(seed: u64, message: &str) -> ! {
     eprintln!("SEED={seed}: {message}");
+    assert!(std::env::var_os("SHRINK").is_none_or(|shrink| shrink != "no"), "an episode failed");
     let (plan, order) = shrink::shrink(&episode::plan(seed), seed);
     trace::start();
     let shrunk = run(&plan, order);

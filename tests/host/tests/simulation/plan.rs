@@ -66,6 +66,10 @@ pub struct Odds {
     pub no_memory: u64,
     /// Of 1,000 choices, how many are of tasks instead of requests to devices.
     pub tasks: u64,
+    /// Of 1,000 requests to devices, how many take very long.
+    pub stall: u64,
+    /// The same for a snapshot's reads of the origin.
+    pub stall_reads: u64,
     /// Of 1,000 writes that need a copy and could go on, how many wait a little instead.
     pub linger: u64,
 }
@@ -78,6 +82,9 @@ pub struct Plan {
     pub ops: Vec<Op>,
 }
 
+/// Chunk sizes, as binary logarithms of sectors.
+const SHIFTS: [u32; 7] = [0, 1, 2, 2, 3, 3, 4];
+
 impl Plan {
     /// A plan of its own for each seed. What is frequent in it differs.
     pub fn random(rng: &mut Rng) -> Self {
@@ -87,24 +94,32 @@ impl Plan {
             fault: rng.pick(&[0, 0, 1, 5, 20]),
             no_memory: rng.pick(&[0, 0, 100, 20, 5]),
             tasks: rng.pick(&[200, 500, 500, 800]),
+            stall: rng.pick(&[0, 0, 10, 100]),
+            stall_reads: rng.pick(&[0, 0, 50, 300]),
             linger: rng.pick(&[0, 100, 500]),
         };
         let weights: [u64; 9] = [
-            rng.between(1, 20), // write to the origin
-            rng.between(0, 15), // read from it
-            rng.between(0, 15), // write to a snapshot
-            rng.between(0, 20), // read from one
-            rng.between(0, 4),  // flush
-            rng.between(0, 2),  // snapshots that come and go
-            rng.between(0, 2),  // handovers
-            rng.between(0, 2),  // merges
-            rng.between(0, 1),  // crashes
+            rng.between(1, 20),   // write to the origin
+            rng.between(0, 15),   // read from it
+            rng.between(0, 15),   // write to a snapshot
+            rng.between(0, 20),   // read from one
+            rng.between(0, 4),    // flush
+            rng.between(0, 2),    // snapshots that come and go
+            rng.between(0, 2),    // handovers
+            rng.pick(&[0, 2, 6]), // merges
+            rng.between(0, 1),    // crashes
         ];
+        let shifts: Vec<u32> = match rng.below(3) {
+            0 => vec![rng.pick(&SHIFTS)],
+            1 => vec![rng.pick(&SHIFTS), rng.pick(&SHIFTS)],
+            _ => SHIFTS.to_vec(),
+        };
+        let create = |rng: &mut Rng| Self::create(&layout, &shifts, rng);
         let small = rng.chance(500);
         let total = weights.iter().sum();
-        let count = rng.between(40, 250);
-        let mut ops = vec![Self::create(&layout, rng)];
-        for _ in 1..count {
+        let count = rng.between(40, 250) as usize;
+        let mut ops: Vec<Op> = (0..rng.between(1, 4)).map(|_| create(rng)).collect();
+        while ops.len() < count {
             let mut at = rng.below(total);
             let kind = weights.iter().position(|weight| {
                 let here = at < *weight;
@@ -145,7 +160,7 @@ impl Plan {
                 },
                 4 => Op::Flush { snapshot: which },
                 5 => match rng.below(10) {
-                    0..6 => Self::create(&layout, rng),
+                    0..6 => create(rng),
                     6..9 => Op::Remove { snapshot },
                     _ => Op::Invalidate { snapshot },
                 },
@@ -165,14 +180,14 @@ impl Plan {
         Self { layout, odds, ops }
     }
 
-    fn create(layout: &Layout, rng: &mut Rng) -> Op {
+    fn create(layout: &Layout, shifts: &[u32], rng: &mut Rng) -> Op {
         let sectors = if rng.chance(600) {
             layout.end()
         } else {
             layout.sector(rng.index(layout.len())) + 1
         };
         Op::Create {
-            shift: rng.pick(&[0, 1, 2, 2, 3, 3, 4]),
+            shift: rng.pick(shifts),
             sectors,
             chunks: rng.pick(&[5, 20, 60, 400, 400]),
         }

@@ -207,7 +207,9 @@ impl World {
         if tasks == 0 && self.ios.is_empty() {
             return false;
         }
-        if self.ios.is_empty() || tasks > 0 && self.rng.chance(self.odds.tasks) {
+        let now = self.now;
+        let awake = self.ios.iter().filter(|io| io.is_awake(now)).count();
+        if self.ios.is_empty() || tasks > 0 && (awake == 0 || self.rng.chance(self.odds.tasks)) {
             let mut which = self.rng.index(tasks);
             if which < self.tasks.len() {
                 let task = self.tasks.swap_remove(which);
@@ -220,8 +222,16 @@ impl World {
                 None => self.merge_on(),
             }
         } else {
-            let which = self.rng.index(self.ios.len());
-            self.advance_io(which);
+            // Where nothing else goes on, time passes until one wakes up.
+            let nth = self.rng.index(if awake > 0 { awake } else { self.ios.len() });
+            let which = match awake {
+                0 => Some(nth),
+                _ => {
+                    let mut awake = self.ios.iter().enumerate().filter(|(_, io)| io.is_awake(now));
+                    awake.nth(nth).map(|(which, _)| which)
+                }
+            };
+            self.advance_io(which.expect("there are as many"));
         }
         true
     }
