@@ -77,8 +77,8 @@ EXAMPLES
             check(&cow, self.chunk_size)?
         };
         if self.json {
-            println!("{:#}", to_json(&cow, &checked));
-        } else if !report.is_quiet() {
+            report.json(&to_json(&cow, &checked));
+        } else {
             self.tell(&checked, report);
         }
         Ok(checked.verdict.is_good())
@@ -103,16 +103,16 @@ impl Check {
             report.warn(format_args!("{more} more warnings"));
         }
         if let Some(layout) = checked.layout {
-            println!(
+            report.line(format_args!(
                 "chunk size {} sectors, {} chunks, {} records in {} runs, {} holes",
                 layout.header.chunk_sectors,
                 layout.geometry.cow_chunks(),
                 checked.records,
                 checked.runs,
                 checked.holes,
-            );
+            ));
         }
-        println!("{}", checked.verdict);
+        report.line(checked.verdict);
     }
 }
 
