@@ -40,6 +40,7 @@ const NAMES: &[(&str, &str)] = &[
     ("blank", "blank"),
     ("dump", "dump"),
     ("dump-link", "dump"),
+    ("dump-hard", "dump"),
     ("precious", "precious"),
     ("precious.partial", "precious.partial"),
     ("empty", "empty"),
