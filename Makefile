@@ -6,7 +6,7 @@ PREFIX ?= /usr/local
 running := /lib/modules/$(shell uname -r)/build
 # stays empty when the running kernel's headers have no Rust metadata
 KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
-export KERNEL FLAVOUR TIME SEED OPERATIONS POINTS
+export KERNEL FLAVOUR CORE TIME SEED OPERATIONS POINTS
 
 .PHONY: all modules module install uninstall check crash demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
 .DEFAULT_GOAL := all

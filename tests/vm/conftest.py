@@ -21,6 +21,7 @@ import nbd
 import pytest
 import volume
 
+CORE = module.CORE
 STORE = os.environ.get("DMSP_STORE", "rust")
 BOOT = int(os.environ.get("DMSP_BOOT", "0"))
 RESULTS = os.environ.get("DMSP_RESULTS")
@@ -29,8 +30,10 @@ RESULTS = os.environ.get("DMSP_RESULTS")
 def pytest_configure(config):
     for name in ("loop", "dm-snapshot"):
         subprocess.run(["modprobe", name], check=True)
-    config.addinivalue_line("markers", "rust_only: of the Rust store alone")
+    config.addinivalue_line("markers", "rust_only: of our store alone, with either core")
     config.addinivalue_line("markers", "c_only: of the C store alone")
+    config.addinivalue_line("markers", "rust_core: of the Rust core alone")
+    config.addinivalue_line("markers", "c_core: of the C core alone, with either store")
     config.addinivalue_line("markers", "boot(n): belongs to the n-th boot of a file with BOOTS")
 
 
@@ -41,11 +44,11 @@ def report(**fields):
 
 
 def pytest_collection_modifyitems(config, items):
-    other = "c_only" if STORE == "rust" else "rust_only"
+    others = {"c_only" if STORE == "rust" else "rust_only", "c_core" if CORE == "rust" else "rust_core"}
 
     def chosen(item):
         boot = item.get_closest_marker("boot")
-        return not item.get_closest_marker(other) and (boot is None or boot.args[0] == BOOT)
+        return not any(map(item.get_closest_marker, others)) and (boot is None or boot.args[0] == BOOT)
 
     config.hook.pytest_deselected(items=[item for item in items if not chosen(item)])
     items[:] = [item for item in items if chosen(item)]
@@ -105,16 +108,17 @@ def clean(request):
         sweep()
     for disk in request.node.funcargs.get("disk_list", []):
         disk.close()
-    if STORE == "rust" and not module.loaded():
-        left.append("the module is not loaded")
-        module.load()
+    if STORE == "rust" and not module.ours():
+        left.append("our module is not loaded")
+        module.use("rust")
+    if module.core() != CORE:
+        left.append(f"dm_snapshot is of core {module.core()}")
     complaints = log.complaints()
     log.close()
     assert not left, f"left behind: {left}"
     assert not complaints, "\n".join(complaints)
     if not boots:
-        for name in ("dm_snapshot", module.NAME):
-            expected = 1 if name == "dm_snapshot" and STORE == "rust" else 0
+        for name, expected in module.users().items():
             if module.loaded(name):
                 assert module.refcount(name) == expected, f"{name} is still in use"
 

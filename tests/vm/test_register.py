@@ -16,6 +16,7 @@ import meminfo
 import module
 import pytest
 
+CORES = ["c"]
 STORES = ["rust"]
 TIMEOUT = 2400
 MIB = 1 << 20
