@@ -15,10 +15,10 @@ import traceback
 from collections import deque
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "vm"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "guest"))
 
 import choice  # noqa: E402 - found in this directory
-import kmsg  # noqa: E402 - found in tests/vm
+import kmsg  # noqa: E402 - found in tests/guest
 import lives  # noqa: E402
 import memory  # noqa: E402
 from model import Wrong  # noqa: E402

@@ -8,18 +8,22 @@ the guest was given, and reads the results from /out.
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
-import aio
-import dm
-import disks
-import kmsg
-import meminfo
-import module
-import nbd
 import pytest
-import volume
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "guest"))
+
+import aio  # noqa: E402 - found in tests/guest
+import dm  # noqa: E402
+import disks  # noqa: E402
+import kmsg  # noqa: E402
+import meminfo  # noqa: E402
+import module  # noqa: E402
+import nbd  # noqa: E402
+import volume  # noqa: E402
 
 CORE = module.CORE
 STORE = os.environ.get("DMSP_STORE", "rust")
