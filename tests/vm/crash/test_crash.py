@@ -2,7 +2,7 @@
 """The machine crashes, at every moment, and the disks lose and tear what they had not been made to keep.
 
 A workload runs on disks that record it. What they would hold after a crash is then made of the log, again and again:
-tests/vm/crash.py says which states a crash can leave, tests/vm/survey.py what must hold in each.
+crash.py says which states a crash can leave, survey.py what must hold in each.
 
 POINTS in the environment makes more of it: 530 is what it is without, and from 2000 on the workloads are long ones,
 too. SEED chooses others. `make crash` sets them.
