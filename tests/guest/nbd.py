@@ -3,7 +3,7 @@
 which it was told, and fails to order.
 
 It is a disk with a volatile write cache: a write is safe when a flush that came after its reply was replied to, or,
-with FUA, when it was replied to itself. tests/vm/crash/crash.py makes of that what a crash could leave.
+with FUA, when it was replied to itself. tests/vm/crash/replay.py makes of that what a crash could leave.
 
 Why not dm-log-writes: it logs one device. Two of them, under origin and COW, know no order between their logs, and with
 both devices on one of them a flush of either would be a flush of both. Here all disks of a test share one Log.

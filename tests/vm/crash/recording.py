@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""An origin and its snapshot on disks that record what they are told, and what was promised to whom wrote to them."""
+"""An origin and its snapshot on disks that record what they are told, and what a crash may leave of it."""
 
 import mmap
 import os
 import random
 
-import aftermath
+import crashed_disks
 import nbd
 import volume
-from promise import Promise
+from expected import Expected
 
 
 class Recording:
@@ -22,15 +22,15 @@ class Recording:
         common = {"block": block, "log": self.log, "linger": 0.0005, "zeroes": zeroes}
         self.origin = recorder(origin_bytes, name="origin", **common)
         self.cow = recorder(cow_bytes, name="cow", **common)
-        self.after = aftermath.Aftermath(disk, origin_bytes, cow_bytes, chunk, block)
+        self.crashed = crashed_disks.CrashedDisks(disk, origin_bytes, cow_bytes, chunk, block)
         content = self.rng.randbytes(origin_bytes - start)
         self.put(self.origin, start, content)
-        self.promised = {"origin": Promise(self.log, start, content), "snapshot": Promise(self.log, start, content)}
+        self.expected = {"origin": Expected(self.log, start, content), "snapshot": Expected(self.log, start, content)}
         self.created = self.lost = None
 
     def put(self, disk, offset, data):
         """What a disk holds before the log begins."""
-        image = self.after.origin_image if disk is self.origin else self.after.cow_image
+        image = self.crashed.origin_image if disk is self.origin else self.crashed.cow_image
         disk.write(offset, data)
         image[offset:offset + len(data)] = data
 
@@ -54,32 +54,32 @@ class Recording:
         noted = []
         for where in ("origin", "snapshot"):
             pieces = [(offset, data) for at, offset, data in batch if at == where]
-            promise = self.promised["snapshot" if merging else where]
-            noted.append((promise, promise.writes(pieces)))
+            expected = self.expected["snapshot" if merging else where]
+            noted.append((expected, expected.writes(pieces)))
         result = aio.write([(self.path(where), offset, data) for where, offset, data in batch])
         assert result == [len(data) for _, _, data in batch], result
-        for promise, writes in noted:
-            promise.acknowledge(writes)
+        for expected, writes in noted:
+            expected.acknowledge(writes)
 
     def write_through(self, offset, data):
         """Writes to the merging origin with FUA. Where that goes straight to the origin, it is durable at once, before
         the flush that Linux adds to such a write."""
-        promise = self.promised["snapshot"]
+        expected = self.expected["snapshot"]
         first = len(self.log.ops)
-        writes = promise.writes([(offset, data)])
+        writes = expected.writes([(offset, data)])
         fd = os.open(self.volume.path, os.O_WRONLY | os.O_DIRECT | os.O_DSYNC)
         with mmap.mmap(-1, len(data)) as buffer:
             buffer[:] = data
             os.pwritev(fd, [buffer], offset)
         os.close(fd)
-        promise.acknowledge(writes)
+        expected.acknowledge(writes)
         for op in self.log.ops[first:]:
             if op.disk is self.origin and op.kind == "write" and op.fua:
                 assert (op.offset, bytes(op.data)) == (offset, data)
-                promise.durable(op)
+                expected.durable(op)
 
     def flush(self, where, merging=False):
-        self.promised["snapshot" if merging else where].flush(self.path(where))
+        self.expected["snapshot" if merging else where].flush(self.path(where))
 
     def piece(self, chunk):
         """A write to a chunk: a block of it, or all."""

@@ -2,7 +2,7 @@
 """The machine crashes, at every moment, and the disks lose and tear what they had not been made to keep.
 
 A workload runs on disks that record it. What they would hold after a crash is then made of the log, again and again:
-crash.py says which states a crash can leave, survey.py what must hold in each.
+replay.py says which states a crash can leave, verify.py what must hold in each.
 
 POINTS in the environment makes more of it: 530 is what it is without, and from 2000 on the workloads are long ones,
 too. SEED chooses others. `make crash` sets them.
@@ -11,12 +11,12 @@ too. SEED chooses others. `make crash` sets them.
 import os
 
 import cow
-import crash
 import merge
 import nbd
 import pytest
+import replay
 from recording import Recording
-from survey import Survey
+from verify import Verifier
 
 CPUS = 1
 TOOLS = True
@@ -47,7 +47,7 @@ def record(recorder, disk):
 
     yield make
     for recording in made:
-        recording.after.close()
+        recording.crashed.close()
 
 
 def test_the_states_that_a_crash_can_leave():
@@ -65,14 +65,14 @@ def test_the_states_that_a_crash_can_leave():
     op(cow_disk, "write", 512, b"B" * 512, fua=True)
     op(cow_disk, "zeroes", 1024, None, 512)
     found = {}
-    for policy in crash.POLICIES:
+    for policy in replay.POLICIES:
         for seed in range(60):
             images = {cow_disk: bytearray(b"x" * 1536), origin: bytearray(b"y" * 512)}
-            replay = crash.Replay(log, images)
+            log_again = replay.Replay(log, images)
             for time in range(log.now + 1):
-                replay.advance(time)
+                log_again.advance(time)
                 before = [bytes(image) for image in images.values()]
-                with replay.crashed(crash.Point(time, policy, seed)):
+                with log_again.crashed(replay.Point(time, policy, seed)):
                     state = images[cow_disk][::512].decode() + images[origin][::512].decode()
                     found.setdefault(time, set()).add(state.replace("\0", "0"))
                 assert [bytes(image) for image in images.values()] == before
@@ -92,8 +92,8 @@ def test_creation(record, writer, block, zeroes):
     recording.used_cow()
     recording.create()
     recording.close(writer(1, 4096))
-    survey = Survey(recording, SEED)
-    survey.run(f"creation, {block}", share(20), survey.look_at_snapshot)
+    verifier = Verifier(recording, SEED)
+    verifier.run(f"creation, {block}", share(20), verifier.look_at_snapshot)
 
 
 @pytest.mark.rust_only
@@ -108,8 +108,8 @@ def test_fill_4k(record, writer, block, zeroes):
     recording.fill(aio, recording.mixture(count))
     assert recording.snapshot.usage() == (8 * (2 + count + count // 256), recording.cow.sectors, 8 * (2 + count // 256))
     recording.close(aio)
-    survey = Survey(recording, SEED)
-    survey.run(f"fill, 4 KiB chunks, {block}", share(100), survey.look_at_snapshot)
+    verifier = Verifier(recording, SEED)
+    verifier.run(f"fill, 4 KiB chunks, {block}", share(100), verifier.look_at_snapshot)
 
 
 # The C store writes back what it read behind the end of the list.
@@ -126,11 +126,11 @@ def test_torn_records(record, writer):
     torn = [op for op in recording.log.ops if op.fua and op.length > 512 and op.arrived > recording.created]
     assert torn, "no commit wrote more than a sector"
     count = share(20)
-    points = [crash.Point(torn[n % len(torn)].replied - 1, ("the last torn", "each, torn, or not")[n % 2], SEED + n)
+    points = [replay.Point(torn[n % len(torn)].replied - 1, ("the last torn", "each, torn, or not")[n % 2], SEED + n)
               for n in range(count)]
-    survey = Survey(recording, SEED)
-    survey.visit("torn records", sorted(points), survey.look_at_snapshot)
-    assert survey.stale, "nothing was behind the end of the list"
+    verifier = Verifier(recording, SEED)
+    verifier.visit("torn records", sorted(points), verifier.look_at_snapshot)
+    assert verifier.stale, "nothing was behind the end of the list"
 
 
 def prefilled(record, areas, chunk):
@@ -163,8 +163,8 @@ def test_fill_64k(record, writer, areas):
     aio = writer(8, 65536)
     recording.fill(aio, recording.mixture(24, first=records))
     recording.close(aio)
-    survey = Survey(recording, SEED)
-    survey.run(f"fill, 64 KiB chunks, area {areas}", share(70) // (21 if LONG else 2), survey.look_at_snapshot)
+    verifier = Verifier(recording, SEED)
+    verifier.run(f"fill, 64 KiB chunks, area {areas}", share(70) // (21 if LONG else 2), verifier.look_at_snapshot)
 
 
 def lose(record, writer, name, step, room, fail=None):
@@ -183,8 +183,8 @@ def lose(record, writer, name, step, room, fail=None):
     recording.fill(aio, order[8:], snapshot_share=0)
     assert recording.snapshot.status() == "Invalid"
     recording.close(aio)
-    survey = Survey(recording, SEED + step)
-    survey.run(f"{name}, {step}", share(40) // len(ROUNDS), survey.look_at_snapshot)
+    verifier = Verifier(recording, SEED + step)
+    verifier.run(f"{name}, {step}", share(40) // len(ROUNDS), verifier.look_at_snapshot)
 
 
 # the long set has other seeds and circumstances, too
@@ -235,6 +235,6 @@ def test_merge(record, writer, writing, step):
     merge.wait_done(recording.volume)
     recording.close(aio)
     recording.volume.snapshots.clear()
-    survey = Survey(recording, SEED + step)
-    survey.run(f"merge, {'written' if writing else 'idle'}, {step}", share(40) // len(ROUNDS), survey.look_at_merge,
+    verifier = Verifier(recording, SEED + step)
+    verifier.run(f"merge, {'written' if writing else 'idle'}, {step}", share(40) // len(ROUNDS), verifier.look_at_merge,
                begin=begin)

@@ -1,44 +1,44 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The n-th read, write, flush or zeroing of the COW device fails, for every n of a snapshot's life, once and from then
+"""The n-th read, write, flush or zeroing of the COW device fails, for every n of a scenario, once and from then
 on. The origin keeps all its data and can be written; the snapshot is as it was, or Invalid, or was never made; all can
 be removed, and is taken up again when the device is well."""
 
 import random
 
 import dm
-import life
 import module
 import pytest
+import scenario
 from conftest import STORE
 
 CPUS = 1
 SIZE = 64 << 10
-# no life is that long
+# none has as many requests
 MOST = 400
 
-LIVES = {"young": life.young, "old": life.old}
+SCENARIOS = {"new": scenario.new_snapshot, "used": scenario.used_snapshot}
 
 
 class Sweep:
     def __init__(self, disk, device, aio, log):
         self.disk, self.device, self.aio, self.log = disk, device, aio, log
-        self.reached = []  # how far each life came
+        self.reached = []  # how far each came
 
     def log_says(self, before):
         """That a header could not be written, in the words of either store."""
         return any(words in line for line in self.log.lines()[before:]
                    for words in ("cannot mark the snapshot invalid", "write header failed"))
 
-    def live(self, tale, kind, nth, times):
-        """One life; returns whether the failure was met."""
-        seed = f"{tale.__name__} {kind} {nth} {times}"
-        one = life.Life(self.disk, self.device, self.aio, random.Random(seed), tale is life.old)
+    def run(self, steps, kind, nth, times):
+        """One scenario; returns whether the failure was met."""
+        seed = f"{steps.__name__} {kind} {nth} {times}"
+        one = scenario.Scenario(self.disk, self.device, self.aio, random.Random(seed), steps is scenario.used_snapshot)
         last = self.device.counts[kind] + nth
         before = len(self.log.lines())
         self.device.fail(kind, nth, times)
         try:
             try:
-                tale(one)
+                steps(one)
                 end = "whole"
             except OSError as e:
                 end = f"cut short: {e}"
@@ -63,16 +63,17 @@ class Sweep:
 
 @pytest.fixture
 def sweep(disk, recorder, writer, log):
-    return lambda **options: Sweep(disk(life.BLOCKS * life.BYTES), recorder(SIZE, **options), writer(8, 512), log)
+    return lambda **options: Sweep(disk(scenario.BLOCKS * scenario.BYTES), recorder(SIZE, **options), writer(8, 512),
+                                   log)
 
 
 @pytest.mark.parametrize("times", [1, None], ids=["once", "from-then-on"])
 @pytest.mark.parametrize("kind", ["read", "write", "flush", "zeroes"])
-@pytest.mark.parametrize("tale", LIVES)
-def test_every_one_fails(sweep, tale, kind, times):
+@pytest.mark.parametrize("steps", SCENARIOS)
+def test_every_one_fails(sweep, steps, kind, times):
     ours = sweep()
     nth = 1
-    while ours.live(LIVES[tale], kind, nth, times):
+    while ours.run(SCENARIOS[steps], kind, nth, times):
         nth += 1
         assert nth < MOST
     # a failure of nobody's concern is none

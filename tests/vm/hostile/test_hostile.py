@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """COW devices that somebody made to do harm, or that are damaged: more than a thousand are activated, read, written to,
-merged and removed. See victim.py for what must hold of each. The same images at each run: a failure can be repeated.
+merged and removed. See image_runner.py for what must hold of each. The same images at each run: a failure can be
+repeated.
 
 test_load.py has what is refused and why; test_tools.py that snap_check says the same of such images.
 """
@@ -11,9 +12,9 @@ import random
 import cow
 import disks
 import dm
+import image_runner
 import mutants
 import pytest
-import victim
 
 CPUS = 1
 STORES = ["rust"]
@@ -27,13 +28,14 @@ pytestmark = pytest.mark.rust_only
 
 
 @pytest.fixture
-def victims(origin, disk, log, free_memory):
-    """victims(seed, healthy) makes a Victim for such images. None of them may cost memory for good."""
+def runners(origin, disk, log, free_memory):
+    """runners(seed, healthy) makes an ImageRunner for such images. None of them may cost memory for good."""
     before = []
 
     def make(seed, healthy):
         volume = origin(healthy.origin_bytes)
-        made = victim.Victim(volume, disk(len(healthy.data)), healthy.layout.sectors, log, random.Random(seed))
+        made = image_runner.ImageRunner(volume, disk(len(healthy.data)), healthy.layout.sectors, log,
+                                        random.Random(seed))
         made.endure(healthy.data)
         before.append(free_memory())
         return made
@@ -59,10 +61,10 @@ def each(count, seed, healthy, act):
 
 @pytest.mark.parametrize("shape,part,count", [
     *(("4K", part, 90) for part in range(4)), *(("512", part, 160) for part in range(4)), ("128K", 0, 40)])
-def test_images_in_use(victims, shape, part, count):
+def test_images_in_use(runners, shape, part, count):
     seed = f"use {shape} {part}"
     healthy = mutants.Healthy(random.Random(shape), *SHAPES[shape])
-    ours = victims(seed, healthy)
+    ours = runners(seed, healthy)
     assert ours.endure(healthy.data) == "used"
     tally = each(count, seed, healthy, ours.endure)
     assert tally["refused"] > count // 4 and tally["used"] > count // 6, tally
@@ -71,21 +73,21 @@ def test_images_in_use(victims, shape, part, count):
 
 
 @pytest.mark.parametrize("shape,count", [("4K", 50), ("512", 80)])
-def test_images_that_are_merged(victims, shape, count):
+def test_images_that_are_merged(runners, shape, count):
     seed = f"merge {shape}"
     healthy = mutants.Healthy(random.Random(shape), *SHAPES[shape])
-    ours = victims(seed, healthy)
+    ours = runners(seed, healthy)
     assert ours.merge(healthy.data) == "merged"
     tally = each(count, seed, healthy, ours.merge)
     assert tally["merged"] > count // 6, tally
 
 
 @pytest.mark.parametrize("shape,count", [("4K", 30), ("512", 60)])
-def test_images_that_change_before_they_are_merged(victims, shape, count):
+def test_images_that_change_before_they_are_merged(runners, shape, count):
     """The merge reads records again: what was checked at activation can be something else by then."""
     seed = f"change {shape}"
     healthy = mutants.Healthy(random.Random(shape), *SHAPES[shape])
-    ours = victims(seed, healthy)
+    ours = runners(seed, healthy)
 
     def change(image):
         return ours.merge(healthy.data, image.ljust(len(healthy.data), b"\0"))
@@ -94,9 +96,9 @@ def test_images_that_change_before_they_are_merged(victims, shape, count):
     assert tally["failed"] > count // 10 and tally["merged"], tally
 
 
-def test_an_area_is_not_merged(victims):
+def test_an_area_is_not_merged(runners):
     """Records that make one long run with an area's own chunk in it, put there after activation."""
-    ours = victims("area", mutants.Healthy(random.Random("512"), *SHAPES["512"]))
+    ours = runners("area", mutants.Healthy(random.Random("512"), *SHAPES["512"]))
     made = cow.Image(1, ours.device.size)
     area = made.layout.per_area
     # two full areas: the window in memory is empty, and the first to be read again is what was changed
@@ -112,13 +114,13 @@ def test_an_area_is_not_merged(victims):
 
 
 @pytest.mark.parametrize("shape,count", [("4K", 40), ("512", 60)])
-def test_images_that_change_while_they_are_used(victims, shape, count):
+def test_images_that_change_while_they_are_used(runners, shape, count):
     """Records are added over an area's border to what became of the device."""
     seed = f"meanwhile {shape}"
     chunk, chunks, _, origin_chunks, fill = SHAPES[shape]
     per_area = cow.Layout(chunk).per_area
     healthy = mutants.Healthy(random.Random(shape), chunk, chunks, per_area - 2, origin_chunks, fill)
-    ours = victims(seed, healthy)
+    ours = runners(seed, healthy)
     taken = {old for old, _ in cow.Cow(healthy.data).records()}
     fresh = [old for old in range(origin_chunks) if old not in taken]
 
@@ -143,10 +145,10 @@ def test_images_that_change_while_they_are_used(victims, shape, count):
 
 
 @pytest.mark.parametrize("left", [1, 2, 20, 40, 60])
-def test_a_device_that_shrinks_before_it_is_merged(victims, left):
+def test_a_device_that_shrinks_before_it_is_merged(runners, left):
     """What lies beyond the end now is neither read nor written."""
     healthy = mutants.Healthy(random.Random("512"), *SHAPES["512"])
-    ours = victims("shrink", healthy)
+    ours = runners("shrink", healthy)
     ours.put(healthy.data)
     snap = ours.activate()
     ours.volume.drop(snap)
@@ -159,7 +161,7 @@ def test_a_device_that_shrinks_before_it_is_merged(victims, left):
     assert ours.merged(expected, [], changed=True) == "failed"
     ours.volume.snapshots.clear()
     ours.volume.device.reload([(0, ours.volume.disk.sectors, "snapshot-origin", ours.volume.disk.path)])
-    ours.quiet(victim.LINES)
+    ours.quiet(image_runner.LINES)
     ours.write_origin(10)
     ours.check_origin()
 
@@ -204,5 +206,5 @@ def test_a_list_without_end(disk, free_memory, log):
     assert refusal.value.errno == errno.EUCLEAN
     # there are not as many chunks as records
     assert log.matching("new chunk 2 is used by an earlier record")
-    assert len(log.matching("device-mapper")) <= victim.LINES
+    assert len(log.matching("device-mapper")) <= image_runner.LINES
     assert before - free_memory() < 8 * MIB

@@ -11,7 +11,7 @@ import disks
 import dm
 import pytest
 
-GUEST = "life"
+GUEST = "snapshots"
 CHUNK = 8
 BYTES = CHUNK * 512
 CHUNKS = 1024

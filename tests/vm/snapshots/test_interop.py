@@ -9,7 +9,7 @@ import merge
 import module
 import pytest
 
-GUEST = "life"
+GUEST = "snapshots"
 STORES = ["rust"]
 CHUNK = 8
 BYTES = CHUNK * 512

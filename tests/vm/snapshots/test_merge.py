@@ -11,7 +11,7 @@ import failing
 import merge
 import pytest
 
-GUEST = "life"
+GUEST = "snapshots"
 CHUNK = 8
 BYTES = CHUNK * 512
 CHUNKS = 6400

@@ -8,7 +8,7 @@ import cow
 import disks
 import pytest
 
-GUEST = "life"
+GUEST = "snapshots"
 CHUNK = 8
 BYTES = CHUNK * 512
 CHUNKS = 128

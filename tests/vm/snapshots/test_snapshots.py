@@ -6,7 +6,7 @@ import random
 import cow
 import disks
 
-GUEST = "life"
+GUEST = "snapshots"
 SIZE = 8 << 20
 BLOCK = 4096
 

@@ -14,7 +14,7 @@ class Write:
         self.offset, self.data, self.acknowledged, self.durable = offset, data, None, durable
 
 
-class Promise:
+class Expected:
     """First it is told what happens, in the order of `log`; then, moment by moment, it says what must be."""
 
     def __init__(self, log, start, content):

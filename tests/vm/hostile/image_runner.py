@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What hostile metadata is let loose on: an origin that stays, and a COW device that holds one image after another.
+"""Runs images with hostile metadata: an origin that stays, and a COW device that holds one image after another.
 
 Whatever the image, the kernel has nothing to complain of and says little, nothing takes long, and the origin's content
 is what was written to it.
@@ -19,7 +19,7 @@ LINES = 3
 SECONDS = 30
 
 
-class Victim:
+class ImageRunner:
     def __init__(self, volume, device, chunk, log, rng):
         self.volume, self.device, self.chunk, self.log, self.rng = volume, device, chunk, log, rng
         self.model = bytearray(volume.content)

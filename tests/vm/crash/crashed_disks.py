@@ -14,7 +14,7 @@ import volume
 from program import PROGRAM
 
 
-class Aftermath:
+class CrashedDisks:
     """`disk` makes devices as conftest's fixture does. There are several on the same bytes, to use by turns: removing a
     mapped device waits for the kernel's RCU, many times longer than all else takes, so it is left to a thread."""
 

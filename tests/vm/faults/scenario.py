@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A snapshot's life on a COW device that may fail: `now` is what the origin holds, `then` what the snapshot must read as,
-unless it is Invalid."""
+"""What a snapshot goes through on a COW device that may fail: `now` is what the origin holds, `then` what the snapshot
+must read as, unless it is Invalid."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ def used_before(rng, content, size):
     return made.data, then, [old for old, _ in pairs]
 
 
-class Life:
+class Scenario:
     def __init__(self, disk, device, aio, rng, old):
         self.volume, self.device, self.aio, self.rng = volume.Volume(disk), device, aio, rng
         self.now = rng.randbytes(BLOCKS * BYTES)
@@ -172,33 +172,33 @@ class Life:
                     time.sleep(0.005)
 
 
-def young(life):
+def new_snapshot(scenario):
     """A new snapshot."""
-    life.activate()
-    life.write("origin")
-    life.write("origin", "snap", "origin")
-    life.flush()
-    life.handover()
-    life.write("snap")
-    life.deactivate()
-    life.activate()
-    life.check(1)
+    scenario.activate()
+    scenario.write("origin")
+    scenario.write("origin", "snap", "origin")
+    scenario.flush()
+    scenario.handover()
+    scenario.write("snap")
+    scenario.deactivate()
+    scenario.activate()
+    scenario.check(1)
 
 
-def old(life):
+def used_snapshot(scenario):
     """One that was there before, over the border of an area, and then merged."""
-    life.activate()
-    life.write("origin")
-    life.check(1)
-    life.write("snap", "origin")
+    scenario.activate()
+    scenario.write("origin")
+    scenario.check(1)
+    scenario.write("snap", "origin")
     # the list ends with the area: the next must be zero
-    life.deactivate()
-    life.activate()
-    life.write("snap", "origin", "origin")
-    life.handover()
-    life.write("origin")
-    life.flush()
-    life.deactivate()
-    life.activate()
-    life.check(1)
-    life.merge()
+    scenario.deactivate()
+    scenario.activate()
+    scenario.write("snap", "origin", "origin")
+    scenario.handover()
+    scenario.write("origin")
+    scenario.flush()
+    scenario.deactivate()
+    scenario.activate()
+    scenario.check(1)
+    scenario.merge()

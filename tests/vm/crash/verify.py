@@ -7,10 +7,10 @@ import sys
 import time
 from types import SimpleNamespace
 
-import aftermath
-import crash
+import crashed_disks
 import disks
 import merge
+import replay
 
 RESULTS = os.environ.get("DMSP_RESULTS")
 FAILURES = 5  # after so many there is no need for more
@@ -20,27 +20,27 @@ GO_ON, STALE_GO_ON = 100, 20
 FULL = 25  # every so many points all of the snapshot is read, not just what is in question
 
 
-class Survey:
+class Verifier:
     def __init__(self, recording, seed):
         self.recording, self.seed = recording, seed
-        after = recording.after
-        self.after = after
-        self.replay = crash.Replay(recording.log, {recording.origin: after.origin_image,
-                                                   recording.cow: after.cow_image})
+        crashed = recording.crashed
+        self.crashed = crashed
+        self.replay = replay.Replay(recording.log, {recording.origin: crashed.origin_image,
+                                                   recording.cow: crashed.cow_image})
         self.origin_writes = [op for op in recording.log.ops if op.disk is recording.origin and op.kind != "flush"]
         self.needed = set()  # chunks that were overwritten on the origin
         self.seen = self.stale = 0
 
     def advance(self, moment):
-        for promise in self.recording.promised.values():
-            promise.advance(moment)
+        for expected in self.recording.expected.values():
+            expected.advance(moment)
         while self.origin_writes and self.origin_writes[0].arrived <= moment:
             op = self.origin_writes.pop(0)
             size = self.recording.bytes
             self.needed |= set(range(op.offset // size, (op.offset + op.length - 1) // size + 1))
 
     def run(self, name, count, look, begin=0):
-        self.visit(name, crash.points(self.recording.log, count, self.seed, begin), look)
+        self.visit(name, replay.points(self.recording.log, count, self.seed, begin), look)
 
     def visit(self, name, points, look):
         count = len(points)
@@ -60,8 +60,8 @@ class Survey:
             if time.monotonic() > shown + 5:
                 shown = time.monotonic()
                 print(f"{name}: {number} of {count} points", file=sys.stderr, flush=True)
-        for turn in range(self.after.TURNS):
-            self.after.settle(turn)
+        for turn in range(self.crashed.TURNS):
+            self.crashed.settle(turn)
         report(name, number, len(failures))
         assert not failures, "\n".join(failures)
 
@@ -69,14 +69,14 @@ class Survey:
 
     def check_bytes(self):
         """The new chunks of the snapshot by old chunk; None if there is no snapshot any more, or not yet."""
-        recording, after = self.recording, self.after
-        origin = self.recording.promised["origin"]
-        wrong = origin.wrong(recording.start, after.origin_image[recording.start:])
+        recording, crashed = self.recording, self.crashed
+        origin = self.recording.expected["origin"]
+        wrong = origin.wrong(recording.start, crashed.origin_image[recording.start:])
         assert wrong is None, f"the origin: {wrong}"
-        magic, valid, _, _ = after.header()
+        magic, valid, _, _ = crashed.header()
         if magic == 0 or not valid:
             return None
-        new_of = dict(after.records())
+        new_of = dict(crashed.records())
         missing = self.needed - set(new_of)
         assert not missing, f"overwritten, without an exception: chunks {sorted(missing)[:5]}"
         self.check_content(new_of)
@@ -84,20 +84,20 @@ class Survey:
 
     def check_content(self, new_of):
         size, start = self.recording.bytes, self.recording.start
-        promise, images = self.recording.promised["snapshot"], (self.after.origin_image, self.after.cow_image)
+        expected, images = self.recording.expected["snapshot"], (self.crashed.origin_image, self.crashed.cow_image)
         for chunk in range(start // size, self.recording.origin.size // size):
             new = new_of.get(chunk)
             image, at = (images[0], chunk) if new is None else (images[1], new)
             data, place = image[at * size:(at + 1) * size], chunk * size - start
             # most are: a call for each would take longer than all the rest
-            if data != promise.content[place:place + size]:
-                wrong = promise.wrong(chunk * size, data)
+            if data != expected.content[place:place + size]:
+                wrong = expected.wrong(chunk * size, data)
                 assert wrong is None, f"the snapshot, byte by byte: {wrong}"
 
     def check_header(self, moment):
         """What snap_check must make of it."""
         recording = self.recording
-        magic, valid, version, chunk = self.after.header()
+        magic, valid, version, chunk = self.crashed.header()
         if magic == 0:
             assert recording.created is None or moment < recording.created, "the header is gone"
             return "new"
@@ -109,16 +109,16 @@ class Survey:
 
     def look_at_snapshot(self, point):
         """After a crash the snapshot is what it was, or Invalid where it may be, and the origin has lost nothing."""
-        after = self.after
+        crashed = self.crashed
         verdict = self.check_header(point.time)
-        with after.checked() as checks:
+        with crashed.checked() as checks:
             new_of = self.check_bytes()
         self.check_tool(checks, verdict, len(new_of or {}))
-        with after.preserved(2 * after.layout.bytes), after.loaded() as device:
+        with crashed.preserved(2 * crashed.layout.bytes), crashed.loaded() as device:
             if verdict == "invalid":
                 assert device.status() == "Invalid"
             else:
-                assert device.usage() == after.usage(list((new_of or {}).items()))
+                assert device.usage() == crashed.usage(list((new_of or {}).items()))
                 self.read(device, new_of or {}, point)
         if new_of is not None:
             self.go_on(new_of)
@@ -126,22 +126,22 @@ class Survey:
     def go_on(self, new_of):
         """The snapshot is used on after the crash, up to what a torn write may have left behind the list's end, which
         is where a sector ends, and past it: none of that comes to life."""
-        recording, after = self.recording, self.after
-        stale = after.stale() and self.stale < STALE_GO_ON
+        recording, crashed = self.recording, self.crashed
+        stale = crashed.stale() and self.stale < STALE_GO_ON
         self.stale += stale
         if not stale and self.seen % GO_ON or recording.start:
             return
         # the COW device may be all but full; two chunks can be metadata
-        if after.usage(list(new_of.items()))[0] + (PER_SECTOR + MORE + 2) * recording.chunk > recording.cow.sectors:
+        if crashed.usage(list(new_of.items()))[0] + (PER_SECTOR + MORE + 2) * recording.chunk > recording.cow.sectors:
             return
         free = [chunk for chunk in range(recording.origin.size // recording.bytes) if chunk not in new_of]
         first = -len(new_of) % PER_SECTOR
-        with after.preserved(after.cow.size, after.origin.size):
+        with crashed.preserved(crashed.cow.size, crashed.origin.size):
             expected = len(new_of)
             for part in (free[:first], free[first:first + MORE]):
-                after.go_on(part)
+                crashed.go_on(part)
                 expected += len(part)
-                records = after.records()
+                records = crashed.records()
                 assert len(records) == expected, "used on after the crash"
                 self.check_content(dict(records))
 
@@ -153,39 +153,39 @@ class Survey:
     def read(self, device, new_of, point):
         """What the kernel reads: of chunks whose records came last or whose content is in flux, and some others."""
         recording = self.recording
-        promise = recording.promised["snapshot"]
+        expected = recording.expected["snapshot"]
         size = recording.bytes
         if self.seen % FULL == 0 and not recording.start:
-            wrong = promise.wrong(0, disks.read(device.path))
+            wrong = expected.wrong(0, disks.read(device.path))
             assert wrong is None, f"the snapshot: {wrong}"
             return
         first, end = recording.start // size, recording.origin.size // size
         rng = random.Random(point.seed)
-        flux = sorted({sector * 512 // size for where in recording.promised.values() for sector in where.since})
+        flux = sorted({sector * 512 // size for where in recording.expected.values() for sector in where.since})
         chunks = set(list(new_of)[-RECENT:]) | set(rng.sample(flux, min(len(flux), RECENT)))
         chunks |= {rng.randrange(first, end) for _ in range(SAMPLE)}
         places = [(chunk * size, size) for chunk in sorted(chunks) if chunk >= first]
-        for offset, data in aftermath.read(device, places):
-            wrong = promise.wrong(offset, data)
+        for offset, data in crashed_disks.read(device, places):
+            wrong = expected.wrong(offset, data)
             assert wrong is None, f"the snapshot: {wrong}"
 
     def look_at_merge(self, point):
         """A merge that is taken up after a crash ends with the snapshot's content in the origin."""
-        recording, after = self.recording, self.after
-        promise = recording.promised["snapshot"]
+        recording, crashed = self.recording, self.crashed
+        expected = recording.expected["snapshot"]
         verdict = self.check_header(point.time)
-        with after.checked() as checks:
-            new_of = dict(after.records())
+        with crashed.checked() as checks:
+            new_of = dict(crashed.records())
             self.check_content(new_of)
         self.check_tool(checks, verdict, len(new_of))
-        with after.preserved(after.cow.size, after.origin.size):
-            with after.loaded("snapshot-merge") as device:
+        with crashed.preserved(crashed.cow.size, crashed.origin.size):
+            with crashed.loaded("snapshot-merge") as device:
                 merge.wait_done(SimpleNamespace(device=device))
-                wrong = promise.wrong(0, disks.read(device.path))
+                wrong = expected.wrong(0, disks.read(device.path))
                 assert wrong is None, f"the merge: {wrong}"
-            wrong = promise.wrong(0, after.origin_image[:])
+            wrong = expected.wrong(0, crashed.origin_image[:])
             assert wrong is None, f"the origin after the merge: {wrong}"
-            assert after.records() == []
+            assert crashed.records() == []
 
 
 def report(name, points, failed):
