@@ -209,7 +209,6 @@ def test_tools_and_kernel_agree(made, disk, store, chunk, size, blocks):
     assert disks.first_difference(target.read(), live) is None
 
     # dump and restore
-    layout = cow.Layout(chunk)
     for format_ in "json", "xml", "text":
         fresh = disk(snap.cow.size)
         dump = tool("dump", "-f", format_, snap.cow.path)
