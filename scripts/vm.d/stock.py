@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The backend for an unmodified kernel."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from project import CACHE, PROJECT, Failure, built_modules, settings, tool
+
+
+class Stock:
+    """An unmodified Debian kernel in QEMU.
+
+    A backend names the kernel's release and the terminal of an interactive command, builds the modules for its
+    kernel, and knows the command line that starts a guest. The rest is the same for all.
+    """
+
+    # QEMU's emulation now and then loses a processor early, or runs a breakpoint of text patching that is gone
+    REBOOTS = 2
+
+    def __init__(self, options):
+        if not shutil.which("qemu-system-x86_64"):
+            raise Failure("qemu-system-x86_64 is missing: run scripts/host-deps as root")
+        self.options = options
+        self.kernel = settings(tool("kernel", "--kernel", options.kernel))
+        self.guest = settings(tool("guest", "--kernel", options.kernel))
+        self.release = self.kernel["KERNEL_RELEASE"]
+        self.terminal = "/dev/hvc0"
+        self.ports = {}  # the guest finds them by their names
+
+    def build_modules(self):
+        return built_modules(self.kernel, self.release)
+
+    def machine(self, accelerator):
+        return ["qemu-system-x86_64", "-machine", "q35", *accelerator, "-nodefaults", "-no-user-config",
+                "-display", "none", "-no-reboot", "-kernel", self.kernel["KERNEL_IMAGE"],
+                "-initrd", self.guest["GUEST_INITRD"]]
+
+    def accelerator(self):
+        """KVM if it can run a kernel: the device can be there and yet be of no use."""
+        emulation = ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        virtualization = ["-accel", "kvm", "-cpu", "host"]
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            return emulation
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        known = CACHE / f"kvm-{boot}-{platform.release()}"
+        if not known.exists():
+            print("vm: trying whether KVM works here…", file=sys.stderr)
+            try:
+                probe = subprocess.run(
+                    [*self.machine(virtualization), "-m", "512M", "-serial", "stdio",
+                     "-append", "console=ttyS0 panic=-1 vm.probe"],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=15)
+                alive = b"vm.probe: alive" in probe.stdout
+            except subprocess.TimeoutExpired:
+                alive = False
+            for old in CACHE.glob("kvm-*"):
+                old.unlink()
+            known.write_text("yes" if alive else "no")
+        return virtualization if known.read_text() == "yes" else emulation
+
+    def command(self, run, fds):
+        """The command line, with the file descriptors to write the console, stdout and stderr to."""
+        o = self.options
+        line = [*self.machine(self.accelerator()), "-m", o.memory, "-smp", str(o.cpus), "-nic", "none",
+                # a timer tick that a busy machine is late for is no soft lockup
+                "-append", " ".join(["console=ttyS0 panic=-1 oops=panic nokaslr loglevel=5 mitigations=off",
+                                     "watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=120", o.append]),
+                "-chardev", f"file,id=console,path=/dev/fd/{fds['console']},append=on",
+                "-serial", "chardev:console", "-device", "virtio-serial-pci"]
+        if o.interactive:
+            line += ["-chardev", "stdio,id=terminal,signal=off", "-device", "virtconsole,chardev=terminal"]
+        else:
+            for name in "stdout", "stderr":
+                line += ["-chardev", f"file,id={name},path=/dev/fd/{fds[name]},append=on",
+                         "-device", f"virtserialport,chardev={name},name={name}"]
+        for tag, path, mode in (("root", self.guest["GUEST_ROOT"], "on"), ("modules", self.kernel["KERNEL_MODULES"], "on"), ("project", PROJECT, "on"),
+                                ("out", o.out, "off"), ("vm", run / "vm", "off")):
+            line += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,readonly={mode},"
+                                "multidevs=remap"]
+        line += ["-drive", f"if=none,id=root,file={self.guest['GUEST_IMAGE']},format=raw,readonly=on",
+                 "-device", "virtio-blk-pci,drive=root,serial=root"]
+        for n, disk in enumerate(o.disk):
+            cache = "unsafe" if disk.fresh else "writeback"
+            line += ["-drive", f"if=none,id=disk{n},file={disk.file},format=raw,cache={cache},discard=unmap",
+                     "-device", f"virtio-blk-pci,drive=disk{n},serial={disk.name}"]
+        return line
