@@ -3,9 +3,13 @@
 
 import os
 import re
+import sys
+from pathlib import Path
 
-COMPLAINT = re.compile(r"BUG:|WARNING: |Oops|Call Trace:|blocked for more than|rust_kernel: panicked|UBSAN|KASAN"
-                       r"|attempt to access beyond end of device")
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts/vm.d"))
+
+from complaints import COMPLAINT  # noqa: E402 - found in scripts/vm.d
+
 # with a stack that is no complaint
 NO_MEMORY = re.compile(r"vmalloc error|page allocation failure|kmem_cache_create\w*\(.*\) failed with error -12")
 
