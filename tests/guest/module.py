@@ -13,10 +13,11 @@ import subprocess
 import time
 
 CORE = os.environ.get("DMSP_CORE", "c")
-TARGETS = "dm_snapshot"
-NAME = TARGETS if CORE == "rust" else "dm_snap_persistent"
-FILE = "/run/vm/" + ("dm-snapshot.ko" if CORE == "rust" else "dm_snap_persistent.ko")
-COPY = f"/tmp/{os.path.basename(FILE)}"  # in memory, which saves two thirds of the time that loading takes
+TARGETS, STORE = "dm_snapshot", "dm_snap_persistent"
+NAME = TARGETS if CORE == "rust" else STORE
+FILES = {TARGETS: "/run/vm/dm-snapshot.ko", STORE: "/run/vm/dm_snap_persistent.ko"}
+FILE = FILES[NAME]
+MEMORY = "/tmp"  # whence loading takes a third of the time
 FINIT_MODULE, DELETE_MODULE = 313, 176  # x86-64's
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,11 +51,12 @@ def users():
     return {TARGETS: 0} if CORE == "rust" else {TARGETS: 1 if loaded() else 0, NAME: 0}
 
 
-def load(parameters=""):
+def load(parameters="", name=NAME):
     """What insmod does."""
-    if not os.path.exists(COPY):
-        shutil.copy(FILE, COPY)
-    fd = os.open(COPY, os.O_RDONLY)
+    copy = os.path.join(MEMORY, os.path.basename(FILES[name]))
+    if not os.path.exists(copy):
+        shutil.copy(FILES[name], copy)
+    fd = os.open(copy, os.O_RDONLY)
     try:
         _syscall(FINIT_MODULE, ctypes.c_int(fd), parameters.encode(), ctypes.c_int(0))
     finally:
@@ -83,24 +85,41 @@ def refcount(name=NAME):
         return int(file.read())
 
 
+def stack():
+    """What new tables get: "c" is the C core with its own store, "rust" the C core with ours, "targets" all ours."""
+    if core() == "rust":
+        return "targets"
+    return "rust" if loaded(STORE) else "c"
+
+
+def choose(wanted):
+    """Makes `wanted` the stack that new tables get. From one core to the other no device may have a target of either."""
+    if stack() == wanted and loaded(TARGETS):
+        return
+    if loaded(STORE):
+        unload_patiently(STORE)
+    if core() != ("rust" if wanted == "targets" else "c"):
+        if loaded(TARGETS):
+            unload_patiently(TARGETS)
+        if wanted == "targets":
+            load(name=TARGETS)
+        else:
+            load_c_targets()
+    if wanted == "rust":
+        load(name=STORE)
+
+
+OURS = "targets" if CORE == "rust" else "rust"  # the stack with our store, as this guest's core has it
+
+
 def ours():
     """Whether new tables get our store."""
-    return loaded() and core() == CORE
+    return loaded() and stack() == OURS
 
 
 def use(store):
-    """Makes `store`, "rust" (ours) or "c" (the kernel's), the one that new tables get.
-
-    With the Rust core that is another module for the targets, too: no device may have one.
-    """
-    if store == ("rust" if ours() else "c") and loaded(TARGETS):
-        return
-    if loaded():
-        unload_patiently()
-    if store == "rust":
-        load()
-    elif not loaded(TARGETS):
-        load_c_targets()
+    """Makes `store`, "rust" (ours) or "c" (the kernel's), the one that new tables get."""
+    choose(OURS if store == "rust" else "c")
 
 
 def c_file():
