@@ -2,6 +2,11 @@
 """null_blk devices of known latency and bandwidth.
 
 A device keeps its data when it is reconfigured, so that it can be filled at full speed and measured afterwards.
+
+Its cache never gets full. When it does, every write makes room in it: null_make_cache_space() marks pages and lets go of
+the lock to allocate memory for each (null_insert_page()). Whoever comes while that thread sleeps finds all pages marked,
+lets go of the lock and takes it again, and again: there is no point at which it would be taken off the processor, and
+with one processor and a kernel that preempts at such points only, the first never goes on.
 """
 
 import fcntl
@@ -11,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path("/sys/kernel/config/nullb")
 BLOCK = 4096
+CACHE_MIB = 4096  # more than is written to a device in a run; it is emptied between runs
 _BLKFLSBUF = 0x1261
 
 
@@ -40,7 +46,7 @@ class NullBlk:
         # null_blk never forgets that it had a limit: then a large one stands for none
         self.was_throttled |= mbps > 0
         self._set(completion_nsec=latency_us * 1000 or 1000, mbps=mbps or (40960 if self.was_throttled else 0),
-                  cache_size=64, power=1)
+                  cache_size=CACHE_MIB, power=1)
         scheduler = Path(f"/sys/block/{self.name}/queue/scheduler")
         if scheduler.exists():
             scheduler.write_text("none")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The devices that runs share."""
 
-from devices import NullBlk
+from devices import NullBlk, sync
 
 
 class Machine:
@@ -28,6 +28,8 @@ class Machine:
             for device in known["devices"]:
                 device.configure(*wanted)
             known["now"] = wanted
+        for device in known["devices"]:
+            sync(device.path)  # no run pays for what the last one left in a cache
         return known["devices"], known["prepared"]
 
     def _drop(self, group):
