@@ -14,6 +14,34 @@ cache=$(cd "$cache" && pwd -P)
 say() { echo "$*" >&2; }
 die() { say "${0##*/}: $*"; exit 1; }
 
+# options NAMES ARGUMENTS...: an argument --NAME VALUE or --NAME=VALUE sets the variable NAME, where NAMES has it; a
+# NAME! takes no value and becomes 1. `rest` is what follows the options, without a -- before it.
+rest=()
+options() {
+	local known=" $1 " name
+	shift
+	while [[ ${1-} == --?* ]]; do
+		name=${1#--}
+		name=${name%%=*}
+		case $known in
+		*" $name! "*) printf -v "$name" 1 ;;
+		*" $name "*)
+			if [[ $1 == *=* ]]; then
+				printf -v "$name" %s "${1#*=}"
+			else
+				[[ $# -gt 1 ]] || die "$1: no value"
+				printf -v "$name" %s "$2"
+				shift
+			fi
+			;;
+		*) die "unknown argument $1; see the top of $0" ;;
+		esac
+		shift
+	done
+	[[ ${1-} != -- ]] || shift
+	rest=("$@")
+}
+
 # step TEXT LOGNAME COMMAND...: runs a long command, its output in a log that is named when it fails.
 # No `if` around the command: that would switch `set -e` off inside shell functions.
 step_text='' step_log=''
