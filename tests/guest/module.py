@@ -117,6 +117,11 @@ def ours():
     return loaded() and stack() == OURS
 
 
+def serves():
+    """Whether the snapshots that there are have our store."""
+    return ours() and refcount() > 0
+
+
 def use(store):
     """Makes `store`, "rust" (ours) or "c" (the kernel's), the one that new tables get."""
     choose(OURS if store == "rust" else "c")

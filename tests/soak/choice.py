@@ -3,6 +3,7 @@
 
 import lives
 import merging
+import module
 import tables
 import volumes
 import writing
@@ -26,7 +27,7 @@ OPERATIONS = [
     (merging.with_interruptions, 3, lambda world: world.settled()),
     (lives.next_life, 6, lambda world: world.snapshots),
     (lives.attempt_to_unload, 1, lambda world: any(s.store == "rust" for s in world.snapshots)),
-    (lives.beside_c, 10, lambda world: world.store == "c"),
+    (lives.beside_c, 10, lambda world: world.store == "c" and module.CORE == "c"),
 ]
 
 

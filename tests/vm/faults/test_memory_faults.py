@@ -194,6 +194,33 @@ def owner(origin, device):
         made.remove()
 
 
+@pytest.mark.rust_core
+def test_loading_and_unloading_the_targets():
+    """All are registered, or none is and the module is gone."""
+    module.unload_patiently()
+    # makes the copy that is loaded from
+    module.load()
+
+    def unload(fault):
+        if not module.loaded():
+            module.load()
+        succeeded = attempt(fault, module.unload)
+        assert module.loaded() != succeeded
+        return succeeded
+
+    until_whole(unload)
+
+    def load(fault):
+        if module.loaded():
+            module.unload_patiently()
+        succeeded = attempt(fault, module.load)
+        assert module.loaded() == succeeded
+        return succeeded
+
+    assert until_whole(load) > 20
+
+
+@pytest.mark.c_core
 def test_loading_the_module(disk):
     """It takes both names over, or leaves both where they are."""
     origin, device = disk(MIB), disk(2 * MIB)
@@ -216,6 +243,7 @@ def test_loading_the_module(disk):
     module.load()
 
 
+@pytest.mark.c_core
 def test_unloading_the_module(disk):
     origin, device = disk(MIB), disk(2 * MIB)
 
