@@ -8,20 +8,23 @@ CORE = "c"  # what a guest runs on, if nobody says
 CORES, STORES, FLAVOURS = ("c", "rust"), ("rust", "c", "none"), ("stock", "uml", "debug")
 
 
-def add(parser, flavour="stock"):
-    """Adds them to an argparse parser; `flavour` is the default."""
+def add(parser, flavour="stock", core=True):
+    """Adds them to an argparse parser; `flavour` is the default. Without `core`, what is loaded is not to be chosen."""
     parser.add_argument("--kernel", default=os.environ.get("KERNEL", ""), metavar="X.Y|RELEASE")
     parser.add_argument("--flavour", choices=FLAVOURS, default=os.environ.get("FLAVOUR") or flavour,
                         help="stock: Debian's kernel in QEMU; uml: its source as User-mode Linux, which is fast; debug: "
                              f"the same with KASAN, lockdep, kmemleak, … (default: {flavour})")
+    parser.add_argument("--module", type=Path, metavar="FILE",
+                        help="the core's module, built elsewhere; the other is taken from beside it")
+    if not core:
+        parser.set_defaults(core="c", store="rust")
+        return
     parser.add_argument("--core", choices=CORES, default=os.environ.get("CORE") or CORE,
                         help="c: the kernel's dm-snapshot; rust: our dm-snapshot.ko, which modprobe finds in updates/ "
                              f"(default: {CORE})")
     parser.add_argument("--store", choices=STORES, default="rust",
                         help="rust: ours (default), with --core c in a module of its own; c: the kernel's; none: no "
                              "module is loaded")
-    parser.add_argument("--module", type=Path, metavar="FILE",
-                        help="the core's module, built elsewhere; the other is taken from beside it")
 
 
 def check(parser, options):

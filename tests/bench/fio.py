@@ -14,7 +14,7 @@ class Result:
     def __init__(self, job, kind):
         side = job[kind]
         self.iops = side["total_ios"] / (side["runtime"] / 1000) if side["runtime"] else 0.0
-        self.writes = side["total_ios"]
+        self.count = side["total_ios"]
         self.mean_us = side["lat_ns"]["mean"] / 1000
         percentile = side["lat_ns"].get("percentile", {})
         self.p50_us = percentile.get("50.000000", 0) / 1000
@@ -57,6 +57,13 @@ def poisson(path, rate, chunk_kib, seconds, megabytes):
     return run(path, "--rw=randwrite", f"--bs={BLOCK}", f"--blockalign={chunk_kib}k", "--norandommap=1",
                "--ioengine=psync", f"--numjobs={writers}", "--group_reporting", f"--rate_iops={rate // writers}",
                "--rate_process=poisson", "--time_based", f"--runtime={seconds}", f"--size={megabytes}M")
+
+
+def steadily(path, rw, kib, megabytes, depth, seconds):
+    """Requests of one size to the first part of a device, as fast as they go."""
+    kind = "read" if "read" in rw else "write"
+    return run(path, f"--rw={rw}", f"--bs={kib}k", f"--size={megabytes}M", f"--iodepth={depth}", "--norandommap=1",
+               "--time_based", f"--runtime={int(seconds * 1000)}ms", kind=kind)
 
 
 def one_by_one(path, kind, kib, count, *options):

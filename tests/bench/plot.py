@@ -4,8 +4,8 @@
 import math
 from xml.sax.saxutils import escape
 
-COLOURS = {"c": "#7a8ca5", "rust": "#c4622d", "thin": "#6a9a5b", "raw": "#c9c9c9"}
-NAMES = {"c": "C store", "rust": "Rust store", "thin": "thin snapshot", "raw": "bare device"}
+COLOURS = {"c": "#7a8ca5", "rust": "#c4622d", "targets": "#8f2d56", "thin": "#6a9a5b", "raw": "#c9c9c9"}
+NAMES = {"c": "C store", "rust": "Rust store", "targets": "Rust targets", "thin": "thin snapshot", "raw": "bare device"}
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 860, 330, 70, 56, 52
 
 
@@ -62,11 +62,11 @@ def _device(key):
 
 def draw(results, directory):
     """Draws what there are figures for; yields the files."""
-    def groups(keys, field, label, stores=("c", "rust")):
+    def groups(keys, field, label, stores=("c", "rust", "targets")):
         found = [(label(key), {store: results.get(key, store, field) for store in stores}) for key in keys]
         return [group for group in found if all(group[1][store] is not None for store in ("c", "rust"))]
 
-    find, everybody = results.find, ("c", "rust", "thin")
+    find, everybody = results.find, ("c", "rust", "targets", "thin")
     chunks = (4, 64, 256)
     depth_one = [key for chunk in chunks for key in find("randwrite", chunk_kib=chunk, queue_depth=1)]
     plots = {
@@ -87,8 +87,8 @@ def draw(results, directory):
         "activate": ("Activation", "seconds", groups(
             [key for size in ("10k", "100k", "1m", "10m") for key in find(f"activate-{size}")], "seconds",
             lambda key: f"{key[0].split('-')[1]}\n{_device(key)}")),
-        "merge": ("Merge", "seconds", groups(
-            [key for kind in ("scattered", "sequential") for key in find(f"merge-{kind}")], "seconds",
+        "merge": ("Merge", "µs an exception", groups(
+            [key for kind in ("scattered", "sequential") for key in find(f"merge-{kind}")], "us_per_exception",
             lambda key: f"{key[0].split('-')[1]}\n{key[1]} KiB, {_device(key)}")),
     }
     for name, (title, unit, found) in plots.items():

@@ -1,32 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a write goes through: a snapshot with either exception store, a thin snapshot, or nothing."""
+"""What a request goes through: a snapshot of one of the stacks, a thin snapshot, or nothing.
+
+The stacks are guest/module.py's: "c" is the C core with its own store, "rust" the C core with ours, "targets" all ours.
+"""
 
 import os
-import subprocess
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
+import module
 from devices import zero
-from dm import Device
-
-MODULE = "dm_snap_persistent"
-
-
-def choose(store):
-    """Makes `store` the owner of the name P: the Rust module takes it over while it is loaded."""
-    loaded = Path(f"/sys/module/{MODULE}").exists()
-    if store == "rust" and not loaded:
-        subprocess.run(["insmod", f"/run/vm/{MODULE}.ko"], check=True)
-    elif store == "c" and loaded:
-        subprocess.run(["rmmod", MODULE], check=True)
+from target import Device
 
 
 def verify(store):
-    """Called while a snapshot is there: its store's module is in use."""
-    module = Path(f"/sys/module/{MODULE}/refcnt")
-    used = module.exists() and int(module.read_text()) > 0
-    if used != (store == "rust"):
-        raise RuntimeError(f"this snapshot was to be made with the {store} store and is not")
+    """Called while a snapshot is there: it is of that stack."""
+    used = {name: module.loaded(name) and module.refcount(name) > 0 for name in (module.TARGETS, module.STORE)}
+    if module.stack() != store or used != {module.TARGETS: True, module.STORE: store == "rust"}:
+        raise RuntimeError(f"this snapshot was to be one of {store} and is not: {module.stack()}, {used}")
 
 
 class Snapshot:
@@ -43,7 +33,7 @@ class Snapshot:
 @contextmanager
 def snapshot(store, origin, cows, chunk_kib):
     """A new snapshot of `origin` on each of `cows`."""
-    choose(store)
+    module.choose(store)
     with ExitStack() as stack:
         top = stack.enter_context(Device("origin", origin.sectors, "snapshot-origin", origin.path))
         snapshots = []

@@ -1,28 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Workloads that are timed as a whole: activation, merge; and the memory that a snapshot takes."""
+"""Workloads that are timed as a whole: activation, merge; what depends on how many exceptions a snapshot has; and the
+memory that a snapshot takes."""
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
+import fio
 import metadata
+import module
 from counters import Block, Memory, cpu_seconds
 from devices import NullBlk, zero
-from dm import Device
-from stores import choose, snapshot, verify
+from measured import Measured, figures
+from stores import snapshot, verify
+from target import Device
 
 ORIGIN_MIB = 64 << 10
 SNAPSHOTS = 8
+OTHERS = 3
 
 
-def activate(machine, case, store):
+def _cow_mib(case, size):
+    return (metadata.sectors(case.chunk_kib, size) >> 11) + 1
+
+
+@contextmanager
+def _activated(machine, case, store):
+    """Yields the origin, the snapshot, and the figures of its activation."""
     origin_chunks = (ORIGIN_MIB << 10) // case.chunk_kib
-    size = (metadata.sectors(case.chunk_kib, case.size) >> 11) + 1
     (origin, cow), _ = machine.devices(
-        "activate", [ORIGIN_MIB, size], case.device, key=(case.chunk_kib, case.size),
+        "activate", [ORIGIN_MIB, _cow_mib(case, case.size)], case.device, key=(case.chunk_kib, case.size),
         prepare=lambda devices: metadata.write(devices[1].path, case.chunk_kib, case.size, origin_chunks, True))
-    choose(store)
+    module.choose(store)
     with Device("origin", origin.sectors, "snapshot-origin", origin.path):
-        cpu, start = cpu_seconds(), time.monotonic()
+        memory, cpu, start = Memory(), cpu_seconds(), time.monotonic()
         with Device("snapshot", origin.sectors, "snapshot", f"{origin.path} {cow.path} P {case.chunk_kib * 2}") as snap:
             seconds = time.monotonic() - start
             cpu = cpu_seconds() - cpu
@@ -30,35 +40,91 @@ def activate(machine, case, store):
             found = snap.exceptions(case.chunk_kib)
             if found != case.size:
                 raise RuntimeError(f"{found} exceptions, not {case.size}")
-    return {"seconds": seconds, "cpu_us_per_exception": cpu * 1e6 / case.size}
+            yield origin, snap, {
+                "seconds": seconds, "us_per_exception": seconds * 1e6 / case.size,
+                "cpu_us_per_exception": cpu * 1e6 / case.size,
+                "memory_bytes_per_exception": (memory.free - Memory().free) / case.size,
+            }
+
+
+def activate(machine, case, store):
+    with _activated(machine, case, store) as (_, snap, found):
+        if case.workload != "activate-10m":
+            return found
+        # it takes minutes: what else is to be known of a snapshot as large comes of the same activation
+        return {case.workload: found, "snapread-rand-10m": _reads(machine, case, snap, "randread", 4, 32)}
+
+
+def snapread(machine, case, store):
+    """A backup's reads, and a database's, of a snapshot with many exceptions."""
+    with _activated(machine, case, store) as (_, snap, _):
+        return {"snapread-seq": _reads(machine, case, snap, "read", 1024, 1),
+                "snapread-rand": _reads(machine, case, snap, "randread", 4, 8)}
+
+
+def _reads(machine, case, snap, rw, kib, depth):
+    # any device that may be written does to find out what fio costs
+    (spare,), _ = machine.devices("spare", [64], (0, 0))
+    measured = Measured(spare.path)
+    result = measured.run(lambda: fio.steadily(snap.path, rw, kib, ORIGIN_MIB, depth, case.seconds))
+    return figures(result) | {"queue_depth": depth, "cpu_us_per_request": measured.cpu * 1e6 / result.count}
+
+
+@contextmanager
+def _merging(machine, case, store, others=0):
+    """Yields the merge of a new snapshot with many exceptions, and what was counted and timed since it began."""
+    size = case.size_for(store)
+    cows = [_cow_mib(case, size)] * (1 + others)
+    (origin, cow, *beside), _ = machine.devices(f"merge{others}-", [ORIGIN_MIB, *cows], case.device,
+                                                key=(case.chunk_kib, size))
+    metadata.write(cow.path, case.chunk_kib, size, 4 * size, case.workload != "merge-sequential")
+    module.choose(store)
+    with ExitStack() as stack:
+        snapshots = []
+        for n, other in enumerate(beside):
+            zero(other.path, 4096)
+            snapshots.append(stack.enter_context(Device(
+                f"beside{n}", origin.sectors, "snapshot", f"{origin.path} {other.path} P {case.chunk_kib * 2}")))
+        block, cpu, start = Block(cow.name), cpu_seconds(), time.monotonic()
+        merging = stack.enter_context(Device("merge", origin.sectors, "snapshot-merge",
+                                             f"{origin.path} {cow.path} P {case.chunk_kib * 2}"))
+        verify(store)
+        yield merging, snapshots, size, lambda: (time.monotonic() - start, cpu_seconds() - cpu, block.since())
 
 
 def merge(machine, case, store):
-    size = (metadata.sectors(case.chunk_kib, case.size) >> 11) + 1
-    (origin, cow), _ = machine.devices("merge", [ORIGIN_MIB, size], case.device, key=(case.chunk_kib, case.size))
-    metadata.write(cow.path, case.chunk_kib, case.size, 4 * case.size, case.workload == "merge-scattered")
-    choose(store)
-    block, cpu, start = Block(cow.name), cpu_seconds(), time.monotonic()
-    with Device("merge", origin.sectors, "snapshot-merge",
-                f"{origin.path} {cow.path} P {case.chunk_kib * 2}") as merging:
-        verify(store)
+    """Until nothing is left; `merge-beside` has other snapshots of the origin, which must get what is overwritten."""
+    others = OTHERS if case.workload == "merge-beside" else 0
+    with _merging(machine, case, store, others) as (merging, snapshots, size, so_far):
         while merging.exceptions(case.chunk_kib):
-            time.sleep(0.02)
-        seconds = time.monotonic() - start
-        cpu = cpu_seconds() - cpu
-    count = Block.total([block])
+            time.sleep(0.01)
+        seconds, cpu, count = so_far()
+        for beside in snapshots:
+            if beside.exceptions(case.chunk_kib) != size:
+                raise RuntimeError(f"{beside.name} has {beside.exceptions(case.chunk_kib)} exceptions, not {size}")
     return {
-        "seconds": seconds,
-        "metadata_sectors_per_exception": count["sectors_written"] / case.size,
-        "flushes_per_exception": count["flushes"] / case.size,
-        "cow_writes_per_exception": count["writes"] / case.size,
-        "cpu_us_per_exception": cpu * 1e6 / case.size,
+        "exceptions": size, "seconds": seconds, "us_per_exception": seconds * 1e6 / size,
+        "metadata_sectors_per_exception": count["sectors_written"] / size,
+        "flushes_per_exception": count["flushes"] / size,
+        "cow_writes_per_exception": count["writes"] / size,
+        "cpu_us_per_exception": cpu * 1e6 / size,
     }
+
+
+def writes_while_merging(machine, case, store):
+    """Somebody uses the origin meanwhile: writes that come at random, to what is merged."""
+    with _merging(machine, case, store) as (merging, _, size, _):
+        megabytes = 4 * size * case.chunk_kib >> 10
+        result = fio.poisson(merging.path, case.rate, case.chunk_kib, case.seconds, megabytes)
+        left = merging.exceptions(case.chunk_kib)
+    if not left:
+        raise RuntimeError(f"the merge of {size} chunks was over before the writes were")
+    return figures(result) | {"exceptions": size}
 
 
 def memory(_machine, case, store):
     """Of snapshots that nobody writes to, dm-snapshot's own part and the pools for I/O included."""
-    choose(store)
+    module.choose(store)
     with ExitStack() as stack:
         origin, *cows = [stack.enter_context(NullBlk(f"memory{n}", 64)) for n in range(SNAPSHOTS + 2)]
         for cow in cows:

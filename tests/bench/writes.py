@@ -3,28 +3,14 @@
 
 import fio
 from cases import REGION_MIB
-from counters import Block, cpu_seconds
+from counters import Block
 from devices import flush_times
+from measured import Measured, figures
 from stores import ThinPool, snapshot
 
 ORIGIN_MIB = 64 << 10  # far more than is ever written: null_blk has memory for what is
 COWS = 4
 SEQUENTIAL_MIB = 128
-
-_startup = []
-
-
-def fio_startup(path):
-    """The CPU time that starting fio takes, for one write."""
-    while len(_startup) < 5:
-        before = cpu_seconds()
-        fio.fresh_chunks(path, 1, 4, 1)
-        _startup.append(cpu_seconds() - before)
-    return sorted(_startup)[2]
-
-
-def _figures(result):
-    return {"iops": result.iops, "p50_us": result.p50_us, "p99_us": result.p99_us}
 
 
 def _devices(machine, case):
@@ -47,25 +33,23 @@ def _run(machine, case, store, job, target=lambda snap: snap.origin, cow_count=1
     """Runs job(path) with nothing, a thin snapshot or snapshots under it."""
     origin, cows = _devices(machine, case)
     if store == "raw":
-        return _figures(job(origin.path))
+        return figures(job(origin.path))
     if store == "thin":
         with _thin(machine, case).snapshot() as volume:
-            return _figures(job(volume.path))
-    startup = fio_startup(origin.path)
+            return figures(job(volume.path))
+    measured = Measured(origin.path)
     with snapshot(store, origin, cows[:cow_count], case.chunk_kib) as snap:
         blocks = [Block(cow.name) for cow in cows[:cow_count]]
-        cpu = cpu_seconds()
-        result = job(target(snap).path)
-        cpu = max(cpu_seconds() - cpu - startup, 0)
+        result = measured.run(lambda: job(target(snap).path))
         count = Block.total(blocks)
         new = snap.exceptions()
-    if fresh and new != result.writes * cow_count:
-        raise RuntimeError(f"{new} exceptions of {result.writes} writes: not every chunk was fresh")
-    return _figures(result) | {
+    if fresh and new != result.count * cow_count:
+        raise RuntimeError(f"{new} exceptions of {result.count} writes: not every chunk was fresh")
+    return figures(result) | {
         "metadata_sectors_per_exception": count["sectors_written"] / new - case.chunk_kib * 2,
         "flushes_per_exception": count["flushes"] / new,
         "cow_writes_per_exception": count["writes"] / new,
-        "cpu_us_per_exception": cpu * 1e6 / new,
+        "cpu_us_per_exception": measured.cpu * 1e6 / new,
     }
 
 
@@ -93,11 +77,41 @@ def seqwrite(machine, case, store):
     return _run(machine, case, store, lambda path: fio.sequential(path, SEQUENTIAL_MIB, case.queue_depth), fresh=False)
 
 
+def covered(machine, case, store):
+    """Writes to chunks that the snapshot has already."""
+    return _beside(machine, case, store, "randwrite")
+
+
+def origin_read(machine, case, store):
+    """Reads of an origin that has a snapshot."""
+    return _beside(machine, case, store, "randread")
+
+
+def _beside(machine, case, store, rw):
+    """Requests to the origin that have nothing to do with the snapshot: no exception comes of them."""
+    origin, (cow, *_) = _devices(machine, case)
+    measured = Measured(origin.path)
+
+    def job(path):
+        result = measured.run(lambda: fio.steadily(path, rw, 4, REGION_MIB, case.queue_depth, case.seconds))
+        return figures(result) | {"cpu_us_per_request": measured.cpu * 1e6 / result.count}
+
+    if store == "raw":
+        return job(origin.path)
+    with snapshot(store, origin, [cow], case.chunk_kib) as snap:
+        fio.sequential(snap.origin.path, REGION_MIB, 8)
+        before = snap.exceptions()
+        found = job(snap.origin.path)
+        if not before == snap.exceptions() == (REGION_MIB << 10) // case.chunk_kib:
+            raise RuntimeError(f"{before} exceptions, and then {snap.exceptions()}: the region was not covered")
+    return found
+
+
 def poisson(machine, case, store):
     # what a thin snapshot shares is in the part that was written before
     size = REGION_MIB if store == "thin" else ORIGIN_MIB
     return _run(machine, case, store, lambda path: fio.poisson(
-        path, case.size, case.chunk_kib, case.seconds, size), fresh=False)
+        path, case.rate, case.chunk_kib, case.seconds, size), fresh=False)
 
 
 def chain(machine, case, _store):
