@@ -130,6 +130,7 @@ debootstrap() {
 	# a mirror's copy of a suite can be past its date; what it mounts goes with it, even if it is killed
 	nice unshare --mount mmdebstrap --aptopt="$cache/acquire.conf" --aptopt='Acquire::Check-Valid-Until "false"' \
 		--aptopt='Acquire::Retries "3"' --aptopt='Acquire::Languages "none"' \
+		--dpkgopt=force-unsafe-io \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
 		--include="$packages" "$@" "$suite" "$dir" "${sources[@]}"
