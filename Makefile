@@ -7,7 +7,7 @@ running := /lib/modules/$(shell uname -r)/build
 KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
 export KERNEL FLAVOUR CORE TIME SEED OPERATIONS POINTS MODULE KEY CERT SIGN DESTDIR INSTALL_MOD_PATH
 
-.PHONY: all modules module install uninstall sign deb check crash demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
+.PHONY: all modules module install uninstall sign matrix deb check crash demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
 .DEFAULT_GOAL := all
 
 all: modules ## build for KDIR=, by default the running kernel if it has Rust metadata
@@ -30,6 +30,9 @@ uninstall: ## remove exactly what install put there
 
 sign: ## sign what is built with KEY= CERT=, or with the machine owner's key (SIGN=1)
 	@scripts/install-module sign '$(KDIR)'
+
+matrix: ## a quick set of tests on every supported kernel, or on those of KERNEL=; the result is a table
+	@scripts/matrix
 
 deb: ## Debian packages in build/deb: the module for the kernels of KERNEL= (several names), the tools, documentation
 	@scripts/deb
