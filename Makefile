@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The project's own targets; what kbuild reads is in Kbuild.
 
-MODULE := dm_snap_persistent
 PREFIX ?= /usr/local
 running := /lib/modules/$(shell uname -r)/build
 # stays empty when the running kernel's headers have no Rust metadata
 KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
-export KERNEL FLAVOUR CORE TIME SEED OPERATIONS POINTS
+export KERNEL FLAVOUR CORE TIME SEED OPERATIONS POINTS MODULE KEY CERT SIGN DESTDIR INSTALL_MOD_PATH
 
-.PHONY: all modules module install uninstall check crash demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
+.PHONY: all modules module install uninstall sign matrix deb check crash demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
 .DEFAULT_GOAL := all
 
 all: modules ## build for KDIR=, by default the running kernel if it has Rust metadata
@@ -23,11 +22,20 @@ release = $(shell cat '$(KDIR)/include/config/kernel.release' 2>/dev/null)
 module: ## build for a stock Debian kernel in the cache, KERNEL=7.3 (default: the newest of trixie-backports), into build/RELEASE/
 	@scripts/module
 
-install: ## install the module built for KDIR=, and what loads it with dm-snapshot (DESTDIR=, INSTALL_MOD_PATH=)
+install: ## install what is built for KDIR= (or KERNEL=RELEASE, or the running one): MODULE=store or targets, KEY= CERT= or SIGN=1, DESTDIR=
 	@scripts/install-module install '$(KDIR)'
 
 uninstall: ## remove exactly what install put there
 	@scripts/install-module uninstall '$(KDIR)'
+
+sign: ## sign what is built with KEY= CERT=, or with the machine owner's key (SIGN=1)
+	@scripts/install-module sign '$(KDIR)'
+
+matrix: ## a quick set of tests on every supported kernel, or on those of KERNEL=; the result is a table
+	@scripts/matrix
+
+deb: ## Debian packages in build/deb: the module for the kernels of KERNEL= (several names), the tools, documentation
+	@scripts/deb
 
 check: ## every check and test, on stock kernels in virtual machines, or FLAVOUR=uml, debug (KASAN, lockdep, …); CORE=c, rust
 	@scripts/check

@@ -104,6 +104,16 @@ mirror() {
 	die "no Debian mirror in this machine's apt configuration: set DEBIAN_MIRROR to one"
 }
 
+# What Debian's kernels are taken from: an apt state of our own, this machine's is left alone.
+apt=$cache/apt
+# shellcheck disable=SC2034,SC2054 # for those that source this
+apt_options=(-q -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
+	-o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null
+	-o Dir::State::lists="$apt/lists" -o Dir::State::status=/dev/null -o Dir::Cache="$apt"
+	-o APT::Architecture=amd64 -o APT::Architectures=amd64,arm64
+	-o Acquire::Languages=none -o Acquire::Check-Valid-Until=false -o Acquire::Retries=3
+	-o APT::Sandbox::User=root -o APT::Update::Error-Mode=any)
+
 # debootstrap NAME SUITE DIR PACKAGES [MMDEBSTRAP OPTIONS...]
 debootstrap() {
 	local name=$1 suite=$2 dir=$3 packages=$4 uri sources=()
@@ -120,6 +130,7 @@ debootstrap() {
 	# a mirror's copy of a suite can be past its date; what it mounts goes with it, even if it is killed
 	nice unshare --mount mmdebstrap --aptopt="$cache/acquire.conf" --aptopt='Acquire::Check-Valid-Until "false"' \
 		--aptopt='Acquire::Retries "3"' --aptopt='Acquire::Languages "none"' \
+		--dpkgopt=force-unsafe-io \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
 		--include="$packages" "$@" "$suite" "$dir" "${sources[@]}"
