@@ -105,7 +105,11 @@ impl World {
             _ => self.odds.stall,
         };
         let stalls = self.rng.chance(odds);
-        let asleep_until = if stalls { self.now + self.rng.below(LONG) } else { 0 };
+        let asleep_until = if stalls {
+            self.now + self.rng.below(LONG)
+        } else {
+            0
+        };
         self.ios.push(Io {
             id,
             disk,

@@ -47,7 +47,10 @@ fn number(name: &str) -> Option<u64> {
 /// Says how the episode of `seed` fails, and what is the least that fails in this way.
 fn report(seed: u64, message: &str) -> ! {
     eprintln!("SEED={seed}: {message}");
-    assert!(std::env::var_os("SHRINK").is_none_or(|shrink| shrink != "no"), "an episode failed");
+    assert!(
+        std::env::var_os("SHRINK").is_none_or(|shrink| shrink != "no"),
+        "an episode failed"
+    );
     let (plan, order) = shrink::shrink(&episode::plan(seed), seed);
     trace::start();
     let shrunk = run(&plan, order);

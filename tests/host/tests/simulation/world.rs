@@ -223,11 +223,17 @@ impl World {
             }
         } else {
             // Where nothing else goes on, time passes until one wakes up.
-            let nth = self.rng.index(if awake > 0 { awake } else { self.ios.len() });
+            let nth = self
+                .rng
+                .index(if awake > 0 { awake } else { self.ios.len() });
             let which = match awake {
                 0 => Some(nth),
                 _ => {
-                    let mut awake = self.ios.iter().enumerate().filter(|(_, io)| io.is_awake(now));
+                    let mut awake = self
+                        .ios
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, io)| io.is_awake(now));
                     awake.nth(nth).map(|(which, _)| which)
                 }
             };
