@@ -3,7 +3,7 @@
 //! The target `snapshot-merge`.
 
 use super::{
-    core::{shard_of, span_end, Incoming, MergeWrite, Read},
+    core::{span_end, Incoming},
     merger::Merger,
     side::Side,
     tracking::Tracking,
@@ -73,45 +73,15 @@ impl Target for MergeTarget {
         let Some(snapshot) = self.side.usable() else {
             return self.map_origin(bio);
         };
-        let shard = shard_of(sector);
-        let cell = snapshot.origin().cell(shard);
-        if !bio.is_write() {
-            let all = Incoming::sectors(&bio);
-            let found = cell
-                .shard
-                .lock()
-                .find_recorded(snapshot.slot(), sector, all);
-            let sectors = match found {
-                Read::Cow { sector, sectors } => {
-                    bio.set_device(&devices.cow);
-                    bio.set_sector(sector);
-                    sectors
-                }
-                Read::Origin { sectors, .. } => {
-                    bio.set_device(&devices.origin);
-                    sectors
-                }
-                Read::Gone => return Mapped::Kill(bio.into()),
+        if bio.is_write() {
+            return match snapshot.write_merging(bio, devices) {
+                Some(bio) => Mapped::Remapped(bio.into()),
+                None => Mapped::Submitted,
             };
-            if sectors < all {
-                bio.cut(sectors);
-            }
-            return Mapped::Remapped(bio.into());
         }
-        let outcome = {
-            let mut shard = cell.shard.lock();
-            shard.write_merging(snapshot.slot(), bio, &cell.merge_writes)
-        };
-        match outcome {
-            MergeWrite::Cow(mut bio, sector, epoch) => {
-                *bio.data_mut() = Tracking::merge_write(shard, epoch);
-                bio.set_device(&devices.cow);
-                bio.set_sector(sector);
-                Mapped::Remapped(bio.into())
-            }
-            MergeWrite::Origin(bio) => self.map_origin(bio),
-            MergeWrite::Waits => Mapped::Submitted,
-            MergeWrite::Lost(bio) => Mapped::Kill(bio.into()),
+        match snapshot.read_merging(bio, devices) {
+            Ok(bio) => Mapped::Remapped(bio.into()),
+            Err(bio) => Mapped::Kill(bio.into()),
         }
     }
 

@@ -216,24 +216,49 @@ impl Leased<Snapshot> {
         devices: &Devices,
     ) -> Result<MapBio<'a>, MapBio<'a>> {
         let sector = Incoming::sector(&bio);
-        let all = Incoming::sectors(&bio);
-        let sectors = all.min(span_end(sector) - sector);
+        let sectors = Incoming::sectors(&bio).min(span_end(sector) - sector);
         let shard = shard_of(sector);
         let cell = self.origin.cell(shard);
         let read = cell
             .shard
             .lock()
             .read_snapshot(self.slot, sector, sectors, &cell.reads);
+        if let Read::Origin { epoch, .. } = read {
+            bio.track(Tracking::read(shard, epoch));
+        }
+        Self::send_read(bio, read, devices)
+    }
+
+    /// A read of a snapshot that is being merged comes, within one span. Returns it, to be submitted.
+    pub(super) fn read_merging<'a>(
+        &self,
+        bio: MapBio<'a>,
+        devices: &Devices,
+    ) -> Result<MapBio<'a>, MapBio<'a>> {
+        let (sector, sectors) = (Incoming::sector(&bio), Incoming::sectors(&bio));
+        let cell = self.origin.cell(shard_of(sector));
+        let found = cell
+            .shard
+            .lock()
+            .find_recorded(self.slot, sector, sectors);
+        Self::send_read(bio, found, devices)
+    }
+
+    /// Sends a read where its first sectors are, and cuts it down to those.
+    fn send_read<'a>(
+        mut bio: MapBio<'a>,
+        read: Read,
+        devices: &Devices,
+    ) -> Result<MapBio<'a>, MapBio<'a>> {
+        let all = Incoming::sectors(&bio);
         let sectors = match read {
             Read::Gone => return Err(bio),
             Read::Cow { sector, sectors } => {
-                bio.set_device(&devices.cow);
-                bio.set_sector(sector);
+                bio.go_to(devices, sector);
                 sectors
             }
-            Read::Origin { sectors, epoch } => {
-                *bio.data_mut::<Tracking>() = Tracking::read(shard, epoch);
-                bio.set_device(&devices.origin);
+            Read::Origin { sectors, .. } => {
+                bio.go_to_origin(devices);
                 sectors
             }
         };
@@ -245,7 +270,7 @@ impl Leased<Snapshot> {
 
     /// A write to the snapshot comes, within one span. What is to be submitted is returned; else the
     /// write goes by itself when it may, or has failed. May sleep.
-    pub(super) fn write<B: Incoming<Bio> + Write>(
+    pub(super) fn write<B: Incoming<Bio> + SendOn>(
         &self,
         mut bio: B,
         devices: &Devices,
@@ -322,9 +347,14 @@ impl Leased<Snapshot> {
 }
 
 impl Leased<Snapshot> {
-    /// A write that waited for chunks which were to be merged goes on. Returns it if it is to be
-    /// submitted.
-    pub(super) fn write_merging(&self, bio: Bio, devices: &Devices) -> Option<Bio> {
+    /// A write to a snapshot that is being merged comes, within one span, or has waited long enough.
+    /// Returns it if it is to be submitted; else it goes by itself when it may, or has failed. May
+    /// sleep.
+    pub(super) fn write_merging<B: Incoming<Bio> + SendOn>(
+        &self,
+        bio: B,
+        devices: &Devices,
+    ) -> Option<B> {
         let shard = shard_of(bio.sector());
         let cell = self.origin.cell(shard);
         let outcome = {
@@ -338,31 +368,38 @@ impl Leased<Snapshot> {
                 Some(bio)
             }
             MergeWrite::Origin(bio) => {
-                bio.set_device(&devices.origin);
+                bio.go_to_origin(devices);
                 self.origin.write(bio)
             }
             MergeWrite::Waits => None,
             MergeWrite::Lost(bio) => {
-                bio.end(Err(EIO));
+                bio.into_bio().end(Err(EIO));
                 None
             }
         }
     }
 }
 
-/// A write to a snapshot that is sent on.
-pub(super) trait Write {
+/// A bio that is sent on.
+pub(super) trait SendOn {
     /// Sends it to this sector of the COW device.
     fn go_to(&self, devices: &Devices, sector: u64);
+
+    /// Sends it to the origin.
+    fn go_to_origin(&self, devices: &Devices);
 
     /// Notes what is to be done when it is over.
     fn track(&mut self, tracking: Tracking);
 }
 
-impl Write for Bio {
+impl SendOn for Bio {
     fn go_to(&self, devices: &Devices, sector: u64) {
         self.set_device(&devices.cow);
         self.set_sector(sector);
+    }
+
+    fn go_to_origin(&self, devices: &Devices) {
+        self.set_device(&devices.origin);
     }
 
     fn track(&mut self, tracking: Tracking) {
@@ -370,9 +407,13 @@ impl Write for Bio {
     }
 }
 
-impl Write for MapBio<'_> {
+impl SendOn for MapBio<'_> {
     fn go_to(&self, devices: &Devices, sector: u64) {
         Bio::go_to(self, devices, sector);
+    }
+
+    fn go_to_origin(&self, devices: &Devices) {
+        Bio::go_to_origin(self, devices);
     }
 
     fn track(&mut self, tracking: Tracking) {
