@@ -51,6 +51,12 @@ impl<T: Quiesce> Owner<T> {
         })
     }
 
+    /// Whether `leased` is a share of its value.
+    pub(super) fn owns(&self, leased: &Leased<T>) -> bool {
+        let own = self.leased.as_ref();
+        own.is_some_and(|own| Arc::ptr_eq(&own.value, &leased.value))
+    }
+
     /// A share.
     pub(super) fn lease(&self) -> Option<Leased<T>> {
         self.leased.clone()
@@ -73,11 +79,6 @@ impl<T> Leased<T> {
     /// [`Quiesce::quiesce`] returns.
     pub(super) fn arc(&self) -> &Arc<T> {
         &self.value
-    }
-
-    /// Whether both are of the same value.
-    pub(super) fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.value, &other.value)
     }
 }
 

@@ -199,6 +199,13 @@ impl Origin {
         }
     }
 
+    /// A copy in a shard that is finished, since the reads are over that it waited for.
+    fn next_ended(&self, shard: usize) -> Option<Finished<Kernel>> {
+        let cell = self.cell(shard);
+        let mut shard = cell.shard.lock();
+        shard.reads_ended(&cell.reads)
+    }
+
     /// A write to the COW device of a snapshot that is being merged is over. Any context.
     pub(super) fn merge_write_ended(&self, shard: usize, epoch: u64) {
         if self.cell(shard).merge_writes.end(epoch) {
@@ -349,10 +356,7 @@ impl Leased<Origin> {
 
     /// Finishes the copies in a shard that waited for reads that are over. Sleeps.
     fn finish_ended(&self, shard: usize) {
-        let cell = self.cell(shard);
-        loop {
-            let finished = cell.shard.lock().reads_ended(&cell.reads);
-            let Some(finished) = finished else { return };
+        while let Some(finished) = self.next_ended(shard) {
             self.finish(finished);
         }
     }
@@ -398,10 +402,7 @@ impl WorkItem for Origin {
             // CAST: Less than the number of shards.
             let shard = ended.trailing_zeros() as usize;
             ended &= ended - 1;
-            let cell = this.cell(shard);
-            loop {
-                let finished = cell.shard.lock().reads_ended(&cell.reads);
-                let Some(finished) = finished else { break };
+            while let Some(finished) = this.next_ended(shard) {
                 // Somebody waits, and that keeps a lease.
                 let lease = finished.snapshots.iter().flatten().next();
                 if let Some(origin) = lease.map(|(snapshot, ..)| snapshot.origin().clone()) {

@@ -254,10 +254,7 @@ fn with_shared<R>(snapshot: &Leased<Snapshot>, f: impl FnOnce(&mut Shared) -> R)
     let shared = origins
         .iter_mut()
         .flat_map(|entry| entry.snapshots.iter_mut())
-        .find(|shared| {
-            let lease = shared.snapshot.lease();
-            lease.is_some_and(|lease| lease.same(snapshot))
-        })?;
+        .find(|shared| shared.snapshot.owns(snapshot))?;
     Some(f(shared))
 }
 
@@ -343,9 +340,8 @@ pub(super) fn leave(snapshot: Leased<Snapshot>, party: &Arc<Party>) {
     let mut found = None;
     for entry in origins.iter_mut() {
         let index = entry.snapshots.iter().position(|shared| {
-            let lease = shared.snapshot.lease();
             // Stale targets have it still: the last of them does the rest.
-            shared.stale == 0 && lease.is_some_and(|lease| lease.same(&snapshot))
+            shared.stale == 0 && shared.snapshot.owns(&snapshot)
         });
         if let Some(index) = index {
             found = entry.snapshots.remove(index).ok();
