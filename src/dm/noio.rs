@@ -43,3 +43,15 @@ pub(crate) fn sleep_ms(ms: u32) {
     // SAFETY: There are no conditions to fulfil.
     unsafe { shim::dm_shim_sleep_ms(ms) }
 }
+
+/// Calls `get` until there is the memory that it wants, in a scope where getting it starts no I/O.
+/// Sleeps.
+pub(crate) fn until_memory<T, E>(mut get: impl FnMut() -> Result<T, E>) -> T {
+    let _noio = NoIo::new();
+    loop {
+        if let Ok(value) = get() {
+            return value;
+        }
+        sleep_ms(1);
+    }
+}

@@ -11,7 +11,7 @@ use super::{
 use crate::dm::{
     kcopyd::{CopyJob, CopyOf, Region},
     message::dm_err,
-    noio::{cond_resched, sleep_ms},
+    noio::{cond_resched, until_memory},
     plugged, BioList, WaitQueue, Workqueue,
 };
 use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -131,14 +131,7 @@ impl Merger {
             if !snapshot.origin().cover(start, end, stop) {
                 return Ok(());
             }
-            while cell
-                .shard
-                .lock()
-                .seal(snapshot.slot(), first, count)
-                .is_err()
-            {
-                sleep_ms(1);
-            }
+            until_memory(|| cell.shard.lock().seal(snapshot.slot(), first, count));
             let new = run.last.new + 1 - count;
             let merged = self.merge_run(snapshot, &devices, start, end, new << shift, count);
             if matches!(merged, Err(Failed::Lost)) {
@@ -257,30 +250,21 @@ struct CopiedJob(Arc<CopiedInner>);
 impl Copied {
     /// Sleeps until there is memory.
     fn new() -> Self {
-        loop {
-            let inner = Arc::pin_init(
+        Self(until_memory(|| {
+            Arc::pin_init(
                 pin_init!(CopiedInner {
                     read_failed: AtomicBool::new(false),
                     write_failed: AtomicBool::new(false),
                     over <- Completion::new(),
                 }),
                 GFP_KERNEL,
-            );
-            if let Ok(inner) = inner {
-                return Self(inner);
-            }
-            sleep_ms(1);
-        }
+            )
+        }))
     }
 
     /// Sleeps until there is memory.
     fn job(&self) -> KBox<CopyOf<CopiedJob>> {
-        loop {
-            if let Ok(job) = CopyOf::new(CopiedJob(self.0.clone())) {
-                return job;
-            }
-            sleep_ms(1);
-        }
+        until_memory(|| CopyOf::new(CopiedJob(self.0.clone())))
     }
 
     /// Sleeps until the copy is over.

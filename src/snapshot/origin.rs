@@ -15,9 +15,10 @@ use super::{
 };
 use crate::dm::{
     kcopyd::{Kcopyd, Region, Throttle},
-    noio::{sleep_ms, NoIo},
+    noio::{sleep_ms, until_memory},
     params, plugged, Bio, DeviceRef, WaitQueue, Workqueue,
 };
+use crate::format::NoMemory;
 use crate::memory::When;
 use ::core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use kernel::{
@@ -281,15 +282,11 @@ impl Leased<Origin> {
 
     /// Gets memory for `count` more copies in `shard`, however long that takes. Sleeps.
     pub(super) fn add_spare(&self, spare: &mut Spare<Kernel>, count: usize, shard: usize) {
-        let _noio = NoIo::new();
         for _ in 0..count {
-            while CopyJob::new(self, shard)
-                .map_err(|_| ())
-                .and_then(|job| spare.add(job).map_err(|_| ()))
-                .is_err()
-            {
-                sleep_ms(1);
-            }
+            until_memory(|| {
+                let job = CopyJob::new(self, shard).map_err(|_| NoMemory)?;
+                spare.add(job)
+            });
         }
     }
 

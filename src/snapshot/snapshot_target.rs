@@ -6,7 +6,7 @@ use super::core::{shard_of, span_end, Incoming, Read};
 use super::{side::Side, tracking::Tracking, Leased, Snapshot};
 use crate::dm::{
     kcopyd::{self, CopyOf, Region},
-    noio::{sleep_ms, NoIo},
+    noio::until_memory,
     target::{StatusKind, Target, TargetTable},
     Bio, Device, EndedBio, MapBio, Mapped, Op, QueueLimits,
 };
@@ -72,14 +72,9 @@ struct Zeroing(Option<Bio>);
 impl Zeroing {
     /// Sleeps until there is memory.
     fn new(bio: Bio) -> KBox<CopyOf<Self>> {
-        let _noio = NoIo::new();
-        loop {
-            if let Ok(mut job) = CopyOf::new(Self(None)) {
-                job.0 = Some(bio);
-                return job;
-            }
-            sleep_ms(1);
-        }
+        let mut job = until_memory(|| CopyOf::new(Self(None)));
+        job.0 = Some(bio);
+        job
     }
 }
 
