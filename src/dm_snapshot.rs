@@ -9,8 +9,6 @@ use dm::target::Registration;
 use kernel::prelude::*;
 use snapshot::{MergeTarget, OriginTarget, SnapshotTarget};
 
-// Some of it is the other module's, or will be needed by what is to come.
-#[allow(dead_code, unused_imports, unused_macros)]
 mod dm;
 // Public for the tools and the host's tests, which compile these files too.
 pub mod format;

@@ -19,8 +19,6 @@ use kernel::{bindings, error::to_result, prelude::*, types::NotThreadSafe};
 const SECTOR_SHIFT: u32 = 9;
 const OP_MASK: u32 = (1 << bindings::REQ_OP_BITS) - 1;
 const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
-const FUA: u32 = 1 << bindings::req_flag_bits___REQ_FUA;
-const NOWAIT: u32 = 1 << bindings::req_flag_bits___REQ_NOWAIT;
 
 /// What a bio asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,16 +113,6 @@ impl Bio {
     /// Whether what was completed before must be durable before this is carried out.
     pub(crate) fn is_preflush(&self) -> bool {
         self.opf() & PREFLUSH != 0
-    }
-
-    /// Whether it must be durable when it ends.
-    pub(crate) fn is_fua(&self) -> bool {
-        self.opf() & FUA != 0
-    }
-
-    /// Whether the submitter would rather have an error than wait.
-    pub(crate) fn is_nowait(&self) -> bool {
-        self.opf() & NOWAIT != 0
     }
 
     /// Which of several it is that a target wants for each flush, or for each discard.
@@ -274,11 +262,6 @@ impl<'a> EndedBio<'a> {
             bio: mem::ManuallyDrop::new(unsafe { Bio::from_raw(bio) }),
             taken,
         }
-    }
-
-    /// What became of it.
-    pub(crate) fn result(&self) -> Result {
-        self.bio.result()
     }
 
     /// Whether it changed the device: see [`Bio::is_write`].

@@ -6,18 +6,12 @@ use super::shim;
 use kernel::{
     bindings,
     ffi::{c_char, c_ulong},
-    prelude::*,
-    str::CStr,
-    sync::{
-        lock::{Backend, Lock},
-        LockClassKey,
-    },
+    sync::lock::{Backend, Lock},
 };
 
 /// A spinlock that is held with the processor's interrupts off: bios end in any context.
 ///
 /// It is made by `Lock::new(value, name, class)`, where `class` is `static_lock_class!()`.
-/// [`irq_spin_locks`] makes many of one class.
 pub(crate) type IrqSpinLock<T> = Lock<T, IrqSave>;
 
 /// `spin_lock_irqsave()` and `spin_unlock_irqrestore()`.
@@ -56,21 +50,4 @@ unsafe impl Backend for IrqSave {
         // SAFETY: The caller vouches that `ptr` is an initialised lock.
         unsafe { bindings::spin_assert_is_held(ptr) }
     }
-}
-
-/// Makes `count` locks of one name and class over what `value` makes for each index. May sleep.
-///
-/// No two of them may be held at once.
-pub(crate) fn irq_spin_locks<T>(
-    count: usize,
-    name: &'static CStr,
-    class: Pin<&'static LockClassKey>,
-    mut value: impl FnMut(usize) -> Result<T>,
-) -> Result<KVec<Pin<KBox<IrqSpinLock<T>>>>> {
-    let mut locks = KVec::with_capacity(count, GFP_KERNEL)?;
-    for index in 0..count {
-        let lock = IrqSpinLock::new(value(index)?, name, class);
-        locks.push(KBox::pin_init(lock, GFP_KERNEL)?, GFP_KERNEL)?;
-    }
-    Ok(locks)
 }

@@ -78,11 +78,6 @@ impl<J> CopyOf<J> {
             GFP_KERNEL,
         )?)
     }
-
-    /// The job alone.
-    pub(crate) fn into_job(self) -> J {
-        self.job
-    }
 }
 
 impl<J: CopyJob> CopyOf<J> {
@@ -130,9 +125,6 @@ unsafe impl Send for Kcopyd {}
 unsafe impl Sync for Kcopyd {}
 
 impl Kcopyd {
-    /// The most places that one copy goes to.
-    pub(crate) const MAX_DESTINATIONS: usize = DM_KCOPYD_MAX_REGIONS;
-
     /// Creates a client. May sleep.
     pub(crate) fn new(throttle: &Throttle) -> Result<Self> {
         // SAFETY: A throttle is a static variable, so that it outlives the client.
@@ -144,7 +136,7 @@ impl Kcopyd {
     }
 
     /// Copies the sectors of `from` to where each of `to` begins, of which there are from one to
-    /// [`Self::MAX_DESTINATIONS`], and calls the job when that is over.
+    /// `DM_KCOPYD_MAX_REGIONS`, and calls the job when that is over.
     ///
     /// Cannot fail, but waits until kcopyd has memory for it: may sleep.
     pub(crate) fn copy<J: CopyJob>(

@@ -20,6 +20,7 @@ pub(crate) fn warn(args: fmt::Arguments<'_>) {
 }
 
 /// Logs information, like `DMINFO`.
+#[cfg(under_c_core)]
 pub(crate) fn info(args: fmt::Arguments<'_>) {
     // SAFETY: The format string is one of `format_strings`, and the prefix ends with a NUL.
     unsafe { call_printk(&format_strings::INFO, DM_MSG_PREFIX, args) }
@@ -40,10 +41,13 @@ macro_rules! dm_warn {
 }
 
 /// `DMINFO` with the arguments of `format_args!`; ends the line.
+#[cfg(under_c_core)]
 macro_rules! dm_info {
     ($f:literal $($rest:tt)*) => {
         $crate::dm::message::info(core::format_args!(concat!($f, "\n") $($rest)*))
     };
 }
 
-pub(crate) use {dm_err, dm_info, dm_warn};
+#[cfg(under_c_core)]
+pub(crate) use dm_info;
+pub(crate) use {dm_err, dm_warn};

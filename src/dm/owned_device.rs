@@ -27,11 +27,6 @@ impl OwnedDevice {
     pub(crate) fn share(&self) -> DeviceRef {
         self.0.clone()
     }
-
-    /// The handle that this is, for what takes one.
-    pub(crate) fn as_shared(&self) -> &DeviceRef {
-        &self.0
-    }
 }
 
 impl Deref for OwnedDevice {

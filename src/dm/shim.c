@@ -204,11 +204,6 @@ bool dm_shim_table_writable(const struct dm_target *ti)
 	return dm_table_get_mode(ti->table) & BLK_OPEN_WRITE;
 }
 
-void *dm_shim_mapped_device(const struct dm_target *ti)
-{
-	return dm_table_get_md(ti->table);
-}
-
 void dm_shim_table_event(struct dm_target *ti)
 {
 	dm_table_event(ti->table);
@@ -229,16 +224,6 @@ void dm_shim_set_num_discard_bios(struct dm_target *ti, unsigned int count)
 	ti->num_discard_bios = count;
 }
 
-void dm_shim_set_flush_supported(struct dm_target *ti)
-{
-	ti->flush_supported = true;
-}
-
-void dm_shim_set_discards_supported(struct dm_target *ti)
-{
-	ti->discards_supported = true;
-}
-
 /* Bios are cut by this field while it is set, as dm-snapshot always did in resume. */
 void dm_shim_set_max_io_len(struct dm_target *ti, u32 sectors)
 {
@@ -256,26 +241,6 @@ void dm_shim_put_device(struct dm_target *ti, struct dm_dev *dev)
 }
 
 /* struct block_device */
-
-bool dm_shim_bdev_write_cache(struct block_device *bdev)
-{
-	return bdev_write_cache(bdev);
-}
-
-bool dm_shim_bdev_fua(struct block_device *bdev)
-{
-	return bdev_fua(bdev);
-}
-
-unsigned int dm_shim_bdev_max_discard_sectors(struct block_device *bdev)
-{
-	return bdev_max_discard_sectors(bdev);
-}
-
-unsigned int dm_shim_bdev_discard_granularity(struct block_device *bdev)
-{
-	return bdev_discard_granularity(bdev);
-}
 
 int dm_shim_bdev_flush(struct block_device *bdev)
 {

@@ -124,13 +124,10 @@ extern "C" {
     pub(super) fn dm_shim_len(ti: *const dm_target) -> Sector;
     pub(super) fn dm_shim_table_size(ti: *const dm_target) -> Sector;
     pub(super) fn dm_shim_table_writable(ti: *const dm_target) -> bool;
-    pub(super) fn dm_shim_mapped_device(ti: *const dm_target) -> *mut c_void;
     pub(super) fn dm_shim_table_event(ti: *mut dm_target);
     pub(super) fn dm_shim_suspended(ti: *mut dm_target) -> bool;
     pub(super) fn dm_shim_set_num_flush_bios(ti: *mut dm_target, count: c_uint);
     pub(super) fn dm_shim_set_num_discard_bios(ti: *mut dm_target, count: c_uint);
-    pub(super) fn dm_shim_set_flush_supported(ti: *mut dm_target);
-    pub(super) fn dm_shim_set_discards_supported(ti: *mut dm_target);
     pub(super) fn dm_shim_set_max_io_len(ti: *mut dm_target, sectors: u32);
     pub(super) fn dm_shim_get_device(
         ti: *mut dm_target,
@@ -140,10 +137,6 @@ extern "C" {
     ) -> c_int;
     pub(super) fn dm_shim_put_device(ti: *mut dm_target, dev: *mut dm_dev);
 
-    pub(super) fn dm_shim_bdev_write_cache(bdev: *mut bindings::block_device) -> bool;
-    pub(super) fn dm_shim_bdev_fua(bdev: *mut bindings::block_device) -> bool;
-    pub(super) fn dm_shim_bdev_max_discard_sectors(bdev: *mut bindings::block_device) -> c_uint;
-    pub(super) fn dm_shim_bdev_discard_granularity(bdev: *mut bindings::block_device) -> c_uint;
     pub(super) fn dm_shim_bdev_flush(bdev: *mut bindings::block_device) -> c_int;
 
     pub(super) fn dm_shim_bio_set_dev(bio: *mut bindings::bio, bdev: *mut bindings::block_device);

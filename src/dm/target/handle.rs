@@ -62,18 +62,4 @@ impl TargetHandle {
             None => true,
         }
     }
-
-    /// Whether both targets belong to tables of one device, live or not yet. May sleep.
-    pub(crate) fn same_device(&self, other: &Self) -> bool {
-        let device = self.mapped_device();
-        device.is_some() && device == other.mapped_device()
-    }
-
-    /// The address of the device, which tells it from all that exist now.
-    fn mapped_device(&self) -> Option<usize> {
-        self.target.lock().as_ref().map(|Live(ti)| {
-            // SAFETY: By the type's invariant the target is live.
-            unsafe { shim::dm_shim_mapped_device(ti.as_ptr()) as usize }
-        })
-    }
 }

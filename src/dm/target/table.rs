@@ -103,18 +103,6 @@ impl<'a> TargetTable<'a> {
         unsafe { shim::dm_shim_set_num_discard_bios(self.ti(), count) }
     }
 
-    /// The target takes flushes even if its devices have no volatile cache.
-    pub(crate) fn set_flush_supported(&mut self) {
-        // SAFETY: By the type's invariant the target is live, and only we change it now.
-        unsafe { shim::dm_shim_set_flush_supported(self.ti()) }
-    }
-
-    /// The target takes discards even if its devices do not.
-    pub(crate) fn set_discards_supported(&mut self) {
-        // SAFETY: By the type's invariant the target is live, and only we change it now.
-        unsafe { shim::dm_shim_set_discards_supported(self.ti()) }
-    }
-
     /// Bios are cut at multiples of this many sectors from the target's beginning; 0: they are
     /// not.
     pub(crate) fn set_max_io_len(&mut self, sectors: u32) {
