@@ -237,10 +237,7 @@ impl Leased<Snapshot> {
     ) -> Result<MapBio<'a>, MapBio<'a>> {
         let (sector, sectors) = (Incoming::sector(&bio), Incoming::sectors(&bio));
         let cell = self.origin.cell(shard_of(sector));
-        let found = cell
-            .shard
-            .lock()
-            .find_recorded(self.slot, sector, sectors);
+        let found = cell.shard.lock().find_recorded(self.slot, sector, sectors);
         Self::send_read(bio, found, devices)
     }
 

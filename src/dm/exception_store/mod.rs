@@ -32,8 +32,6 @@
 #[cfg(under_c_core)]
 mod c_core;
 mod completion;
-#[allow(dead_code)]
-mod example;
 mod operations;
 
 #[cfg(under_c_core)]

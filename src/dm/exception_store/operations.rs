@@ -69,8 +69,10 @@ pub(crate) struct TableLine {
 ///
 /// # Examples
 ///
+/// The store without metadata, as the targets have it:
+///
 /// ```ignore
-#[doc = include_str!("example.rs")]
+#[doc = include_str!("../../store/transient.rs")]
 /// ```
 #[vtable]
 pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
