@@ -370,10 +370,10 @@ impl Leased<Origin> {
                 *bio.data_mut::<Tracking>() = Tracking::default();
                 bio.end(if good { Ok(()) } else { Err(EIO) });
             }
-            for (snapshot, good, mut bios) in snapshots.into_iter().flatten() {
-                while let Some(bio) = bios.pop() {
-                    if good {
-                        snapshot.write_again(bio);
+            for mut released in snapshots.into_iter().flatten() {
+                while let Some(bio) = released.bios.pop() {
+                    if released.recorded {
+                        released.snapshot.write_again(bio);
                     } else {
                         bio.end(Err(EIO));
                     }
@@ -402,7 +402,7 @@ impl WorkItem for Origin {
             while let Some(finished) = this.next_ended(shard) {
                 // Somebody waits, and that keeps a lease.
                 let lease = finished.snapshots.iter().flatten().next();
-                if let Some(origin) = lease.map(|(snapshot, ..)| snapshot.origin().clone()) {
+                if let Some(origin) = lease.map(|released| released.snapshot.origin().clone()) {
                     origin.finish(finished);
                 }
             }

@@ -431,7 +431,7 @@ impl WorkItem for Snapshot {
                 }
                 continue;
             }
-            let next = this.order.lock().next();
+            let next = this.order.lock().take_next();
             let Some((shard, item)) = next else { return };
             this.commit(shard, item);
             cond_resched();

@@ -157,9 +157,19 @@ pub struct Finished<T: Types> {
     /// Writes to the origin, which go through [`Shard::write_origin`](super::Shard::write_origin)
     /// again.
     pub origin: T::Bios,
-    /// For each snapshot, whether its exceptions were recorded, and writes to it: they go through
-    /// [`Shard::write_snapshot`](super::Shard::write_snapshot) again, or fail.
-    pub snapshots: [Option<(T::Snapshot, bool, T::Bios)>; MAX_MEMBERS],
+    /// What waited in each of its snapshots.
+    pub snapshots: [Option<Released<T>>; MAX_MEMBERS],
     /// The write to a snapshot that was the copy, and is over.
     pub full: Option<(T::Bio, bool)>,
+}
+
+/// What a finished copy held back in one of its snapshots.
+pub struct Released<T: Types> {
+    /// The snapshot.
+    pub snapshot: T::Snapshot,
+    /// Whether the exceptions were recorded.
+    pub recorded: bool,
+    /// Writes to the snapshot: they go through
+    /// [`Shard::write_snapshot`](super::Shard::write_snapshot) again if so, and fail if not.
+    pub bios: T::Bios,
 }

@@ -38,7 +38,7 @@ mod shard;
 mod slot;
 pub mod table;
 
-pub use copy::{CopyId, Exceptions, Finished, Item, Spare, Start, MAX_MEMBERS};
+pub use copy::{CopyId, Exceptions, Finished, Item, Released, Spare, Start, MAX_MEMBERS};
 pub use epochs::Epochs;
 pub use pipeline::Pipeline;
 pub use shard::{Cover, MergeWrite, OriginWrite, Read, Shard, SnapshotWrite};

@@ -81,7 +81,7 @@ impl<T> Pipeline<T> {
     }
 
     /// What was completed with the ticket whose turn it is, if it was.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn take_next(&mut self) -> Option<T> {
         let index = self.index(self.first);
         let item = self.ring.get_mut(index)?.take()?;
         self.first += 1;

@@ -3,7 +3,7 @@
 //! A part of an origin, with the exceptions of all its snapshots.
 
 use super::{
-    copy::{Copy, CopyId, Exceptions, Finished, Item, Member, Spare, Start, MAX_MEMBERS},
+    copy::{Copy, CopyId, Exceptions, Finished, Item, Member, Released, Spare, Start, MAX_MEMBERS},
     slot::{Chunk, Pending, Sealed, Slot},
     table::{Found, Table},
     Bios, Epochs, Incoming, NoChunk, SlotId, Snapshot, Types,
@@ -368,14 +368,14 @@ impl<T: Types> Shard<T> {
                 last && same && shift_is == Some(shift)
             })
         });
-        let (copy_id, member_index) = if let Some(start) = shared {
+        let copy_id = if let Some(start) = shared {
             let id = start.copy;
             let copy = self.copies.get_mut(id.0 as usize).and_then(Option::as_mut);
             let place = copy.and_then(|copy| copy.join(member)).unwrap_or(0);
             if let Some(free) = start.to.get_mut(place) {
                 *free = Some(to);
             }
-            (id, place)
+            id
         } else {
             // There is one: see above.
             let Some(mut copy) = spare.copies.pop() else {
@@ -384,7 +384,7 @@ impl<T: Types> Shard<T> {
             copy.old = old;
             copy.chunks = allocation.chunks;
             copy.shift = shift;
-            let place = copy.join(member).unwrap_or(0);
+            copy.join(member);
             let id = self.free.pop().unwrap_or(CopyId(self.copies.len() as u32));
             match self.copies.get_mut(id.0 as usize) {
                 Some(free) => *free = Some(copy),
@@ -404,7 +404,7 @@ impl<T: Types> Shard<T> {
                 start.to[0] = Some(to);
                 let _ = spare.started.push(start);
             }
-            (id, place)
+            id
         };
         if let Some(slot) = self.slots.get_mut(index) {
             slot.add_pending(Pending {
@@ -412,8 +412,6 @@ impl<T: Types> Shard<T> {
                 new: allocation.new,
                 chunks: allocation.chunks,
                 copy: copy_id,
-                // CAST: Less than `MAX_MEMBERS`.
-                member: member_index as u8,
                 copied: false,
             });
         }
@@ -658,7 +656,11 @@ impl<T: Types> Shard<T> {
                     slot.table.release(old);
                 }
             }
-            *out = Some((member.snapshot, member.good, member.bios));
+            *out = Some(Released {
+                snapshot: member.snapshot,
+                recorded: member.good,
+                bios: member.bios,
+            });
         }
         // There is room: see `begin`.
         let _ = self.free.push(id);

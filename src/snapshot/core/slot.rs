@@ -20,8 +20,6 @@ pub(super) struct Pending {
     pub(super) chunks: u64,
     /// The copy.
     pub(super) copy: CopyId,
-    /// The snapshot's place in it.
-    pub(super) member: u8,
     /// Whether the data is on the COW device, so that the snapshot reads it there.
     pub(super) copied: bool,
 }

@@ -5,9 +5,10 @@
 mod store;
 
 use snap_tools::cow::{byte_range, layout, Origin, Userspace};
-use snap_tools::dump::{read, Format, Head, Output, Visitor};
+use snap_tools::dump::{read, Format, Head, Visitor};
 use snap_tools::format::{Exception, Header, Walk};
 use snap_tools::run::Run;
+use snap_tools::stream::Stream;
 use snap_tools::Result;
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -109,7 +110,7 @@ fn dump(data: &[u8], format: Format) {
         return;
     }
     let written = Shared::default();
-    let mut writer = format.writer(Output::writer(written.clone(), Path::new("memory")));
+    let mut writer = format.writer(Stream::writer(written.clone(), Path::new("memory")));
     first.replay(writer.as_mut()).unwrap();
     let mut second = Record::default();
     read(&written.0.borrow()[..], &mut second).unwrap();

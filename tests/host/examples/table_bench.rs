@@ -139,6 +139,6 @@ fn main() {
         "a region each, one shard, at random",
         (0..count)
             .map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24)
-            .map(|i| (i % 64 + (i / 64 << 12)) << 12),
+            .map(|i| (i % 64 + ((i / 64) << 12)) << 12),
     );
 }

@@ -2,7 +2,9 @@
 
 //! Writes the seeds of the corpus: `seeds DIRECTORY`.
 
-use snap_tools::dump::{Format, Head, Output};
+use snap_tools::dump::{Format, Head};
+use snap_tools::output::Output;
+use snap_tools::stream::Stream;
 use snap_tools::run::Run;
 use std::error::Error;
 use std::fs;
@@ -90,7 +92,8 @@ fn main() -> Result<()> {
                 &[(17, 2, 1), (18, 4, 3), (u64::MAX, 9, 1)][..],
             ),
         ] {
-            let mut writer = format.writer(Output::file(&directory.join(target).join(name))?);
+            let file = Output::new(&directory.join(target).join(name), true);
+            let mut writer = format.writer(Stream::file(&file)?);
             writer.head(&Head {
                 chunk_sectors: 8,
                 valid: true,

@@ -28,7 +28,7 @@ fn data_chunks(geometry: &Geometry) -> Vec<u64> {
 /// a look at its neighbours.
 fn inserted(
     old: impl Fn(u64) -> u64,
-    arrange: impl Fn(&mut Vec<u64>),
+    arrange: impl Fn(&mut [u64]),
     to_head: bool,
 ) -> Result<(), Error<crate::disk::Failed>> {
     let chunk = ChunkSize::new(CHUNK_SECTORS).unwrap();
@@ -66,12 +66,12 @@ fn inserted(
 
 /// Old chunks that are all in the same bucket of dm-snapshot's table.
 fn of_one_bucket(n: u64) -> u64 {
-    n * Table::BUCKETS << 8
+    (n * Table::BUCKETS) << 8
 }
 
-fn as_handed_out(_: &mut Vec<u64>) {}
+fn as_handed_out(_: &mut [u64]) {}
 
-fn in_no_order(chunks: &mut Vec<u64>) {
+fn in_no_order(chunks: &mut [u64]) {
     chunks.sort_by_key(|chunk| scatter(*chunk));
 }
 

@@ -585,15 +585,17 @@ impl World {
     pub fn finished(&mut self, finished: Finished<Simulated>) {
         self.note(|| {
             let snapshots = finished.snapshots.iter().flatten();
-            let snapshots: Vec<_> = snapshots.map(|(s, good, _)| (s.number, *good)).collect();
+            let snapshots: Vec<_> = snapshots
+                .map(|r| (r.snapshot.number, r.recorded))
+                .collect();
             format!("finished {snapshots:?}")
         });
         for bio in finished.origin.0 {
             self.tasks.push(Task::write_origin(bio, false));
         }
-        for (_, good, bios) in finished.snapshots.into_iter().flatten() {
-            for bio in bios.0 {
-                if good {
+        for released in finished.snapshots.into_iter().flatten() {
+            for bio in released.bios.0 {
+                if released.recorded {
                     self.tasks.push(Task::write_snapshot(bio, false));
                 } else {
                     self.end_write(bio, false);

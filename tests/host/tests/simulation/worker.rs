@@ -100,7 +100,7 @@ impl World {
         let handle = self.member(number).handle.clone();
         let mut good = Items::new();
         while good.len() < most {
-            match handle.pipeline.borrow_mut().next() {
+            match handle.pipeline.borrow_mut().take_next() {
                 Some(item) => good.push_back(item),
                 None => {
                     self.member(number).worker.kicked = false;

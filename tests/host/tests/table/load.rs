@@ -160,7 +160,7 @@ fn hostile_lists_are_linear() {
         let result = load(3, (0..records).map(|i| (list(i), i))).map(|_| ());
         (cpu_time() - start, result)
     };
-    let one_shard = |i: u64| (i % 64 + (i / 64 << 6 << 6)) << 12;
+    let one_shard = |i: u64| (i % 64 + ((i / 64) << 12)) << 12;
     assert!((0..RECORDS).all(|i| shard(one_shard(i), 3) == 0));
 
     let (few, _) = time(&|i| one_shard(scattered(i) % (RECORDS / 8)), RECORDS / 16);
