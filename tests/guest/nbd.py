@@ -50,9 +50,9 @@ class Op:
 
     __slots__ = ("disk", "kind", "offset", "length", "data", "fua", "failed", "arrived", "replied", "handle")
 
-    def __init__(self, disk, kind, offset, length, data, flags, handle):
+    def __init__(self, disk, kind, offset, length, data, fua, handle):
         self.disk, self.kind, self.offset, self.length = disk, kind, offset, length
-        self.data, self.fua, self.handle = data, bool(flags & FUA), handle
+        self.data, self.fua, self.handle = data, fua, handle
         self.failed, self.arrived, self.replied = False, None, None
 
     def __repr__(self):
@@ -185,7 +185,7 @@ class Disk:
             return None
         kind, flags = KINDS[kind & 0xffff], kind & ~0xffff
         data = self._receive(length) if kind == "write" else None
-        op = Op(self, kind, offset, length, data, flags, handle)
+        op = Op(self, kind, offset, length, data, bool(flags & FUA), handle)
         with self.log.lock:
             op.arrived = self.log.tick()
             self.counts[kind] += 1
