@@ -316,7 +316,11 @@ void dm_shim_kcopyd_copy(struct dm_kcopyd_client *client, struct dm_io_region *f
 			 unsigned int count, struct dm_io_region *to, dm_kcopyd_notify_fn done,
 			 void *context)
 {
-	dm_kcopyd_copy(client, from, count, to, 0, done, context);
+	/*
+	 * Without this flag kcopyd gives up what is left of a copy when a write fails, and
+	 * reports the destination that failed only: the others would count as written.
+	 */
+	dm_kcopyd_copy(client, from, count, to, BIT(DM_KCOPYD_IGNORE_ERROR), done, context);
 }
 
 /* Locks and waiting */
