@@ -91,6 +91,11 @@ impl State {
         self.merge_failed.store(true, SeqCst);
     }
 
+    /// Another table has the snapshot now, and may take the merge up again.
+    pub(super) fn clear_merge_failed(&self) {
+        self.merge_failed.store(false, SeqCst);
+    }
+
     /// Binary logarithm of the sectors of a chunk.
     pub(super) fn shift(&self) -> u32 {
         self.shift.load(SeqCst)
