@@ -332,8 +332,10 @@ impl Leased<Snapshot> {
 
     /// A write of whole chunks to the snapshot is over. Any context.
     pub(super) fn full_write_ended(&self, bio: Bio) {
-        self.written.lock().push(bio);
-        self.kick();
+        // The worker may end the bio at once, and with it the last thing that the table waits for.
+        let this = self.clone();
+        this.written.lock().push(bio);
+        this.kick();
     }
 
     fn kick(&self) {
@@ -428,6 +430,7 @@ impl WorkItem for Snapshot {
                     let failed = if bio.result().is_ok() { 0 } else { usize::MAX };
                     this.origin.copied(shard, copy, failed, Some(bio));
                 }
+                cond_resched();
                 continue;
             }
             let next = this.order.lock().take_next();
@@ -544,9 +547,9 @@ impl Leased<Snapshot> {
             devices: &devices,
             loader: None,
         };
-        let found =
-            self.store
-                .read_metadata(borrowed(&devices), chunk_sectors, &mut loading)?;
+        let found = self
+            .store
+            .read_metadata(borrowed(&devices), chunk_sectors, &mut loading)?;
         if found.chunk_sectors == 0 {
             return Err(LoadFailure::NoChunkSize);
         }
