@@ -41,7 +41,7 @@ impl Deref for OwnedDevice {
 ///
 /// # Invariants
 ///
-/// `device` is one that `opened` opened, and which stays open as long as somebody has `_use`.
+/// `device` is one of an [`OpenDevices`], which keeps it open as long as somebody has `_use`.
 #[derive(Clone)]
 pub(crate) struct DeviceRef {
     device: NonNull<dm_dev>,
@@ -62,7 +62,8 @@ impl Deref for DeviceRef {
     }
 }
 
-/// That somebody uses devices of a target. The last to go says so.
+/// Is there as long as somebody uses devices of a target. Its end completes `over`, which the end
+/// of the table waits for.
 struct Use {
     over: Arc<Completion>,
 }

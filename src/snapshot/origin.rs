@@ -231,7 +231,7 @@ impl Leased<Origin> {
                 OriginWrite::Submit(bio) => return Some(bio),
                 OriginWrite::Waits => return None,
                 OriginWrite::NoSpare(bio, count) => {
-                    // Who waits already must not wait for others.
+                    // One that has waited comes from a worker that ends copies: it must not wait.
                     if B::MAY_CUT {
                         self.wait_for_room();
                     }

@@ -34,7 +34,7 @@ use kernel::{
 ///
 /// # Locks
 ///
-/// `allocator` is taken in the map path, under spinlocks of dm-snapshot's, and with none of the
+/// `allocator` is taken in the map path, under spinlocks of the caller's, and with none of the
 /// others. `commits` is held while records are read or written, and never while a completion runs.
 /// `wiper` and `header` have a lock each, which they hold during their I/O; that of `wiper` is taken
 /// under `commits`.
@@ -120,7 +120,7 @@ impl<D: Completion> Persistent<D> {
         }
     }
 
-    /// Notes how many records there are: that is where [`ExceptionStore::usage`] knows it from.
+    /// Notes how many records there are, for [`ExceptionStore::usage`].
     fn count_records(&self, count: impl FnOnce(&mut Allocator)) {
         if let Some(allocator) = &mut *self.allocator.lock() {
             count(allocator);

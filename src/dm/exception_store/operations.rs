@@ -118,16 +118,16 @@ pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
     /// Records an exception that was handed out and, if `copied`, copied.
     ///
     /// The store completes `done` exactly once, in process context and with none of its locks held,
-    /// when the record is on stable storage or never will be. That may be in a later call, and
-    /// must not wait for one while no exception is pending. May sleep, but all else that was
-    /// copied for this snapshot waits meanwhile.
+    /// when the record is on stable storage or never will be. That may be in a later call, as long
+    /// as one will come: while other exceptions were handed out and not yet committed. May sleep,
+    /// but all else that was copied for this snapshot waits meanwhile.
     fn commit_exception(&self, devices: Devices<'_>, exception: Exception, copied: bool, done: D);
 
     /// Notes on the COW device that the snapshot is invalid, for good.
     ///
-    /// Called with the snapshot's lock held for writing, perhaps by a thread that is submitting
-    /// I/O itself: to wait for I/O issued from this thread could be to wait for oneself. May
-    /// sleep.
+    /// Called with a mutex or semaphore of the snapshot held, perhaps by a thread that is
+    /// submitting I/O itself: I/O issued from this thread may not begin before the call returns,
+    /// so it must not be waited for. May sleep.
     fn drop_snapshot(&self, devices: Devices<'_>);
 
     /// How full the store is. Must not sleep.

@@ -19,11 +19,11 @@ const BLOCK_BITS: u32 = 8;
 /// there: hours for a million.
 ///
 /// Where new chunks do not ascend, as kernels before 3.13 left them, only the blocks are handed
-/// over in descending order, and within a block the order is the list's: an insertion then looks
-/// at the block's exceptions at most. For exceptions whose chunks follow each other on both sides
-/// are one run to dm-snapshot, and a merge, which takes them from the list's end, may take them
-/// from an end of their run only. While new chunks ascend, a run stands together in the list and
-/// any order will do. A run never reaches over a block's end.
+/// over in descending order. Within a block the order is the list's, and an insertion looks at the
+/// block's exceptions at most. The reason is merging: dm-snapshot keeps exceptions of a block whose
+/// chunks follow each other on both sides as one run, and can take one only from an end of its run,
+/// while a merge takes them from the list's end. While new chunks ascend, the exceptions of a run
+/// are neighbours in the list, and any order will do.
 ///
 /// Exceptions that share an old chunk are a fault: of each chunk there is one copy.
 ///

@@ -15,11 +15,12 @@ pub trait Receiver<E> {
         Ok(())
     }
 
-    /// Takes an exception, in the order of the list. Its record is right by itself; whether its new
-    /// chunk is another record's too may only be known later.
+    /// Takes an exception, in the order of the list. Both its chunks are where they may be. That no
+    /// other record has its new chunk is certain only when [`Self::finish`] is called.
     fn take(&mut self, e: Exception) -> Result<(), Error<E>>;
 
-    /// All were taken, and no new chunk is used twice. That no old chunk is remains to be checked.
+    /// All were taken, and no new chunk is used twice. Old chunks were not compared: the receiver
+    /// may.
     fn finish(&mut self) -> Result<(), Error<E>>;
 }
 
