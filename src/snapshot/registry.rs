@@ -12,6 +12,7 @@ use super::{
     origin::{Devices, Origin},
     snapshot::Snapshot,
     store::Store,
+    DM_MSG_PREFIX,
 };
 use crate::dm::{global::global_mutex, message::dm_err, target::TargetHandle, Device};
 use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};

@@ -14,6 +14,7 @@ use super::{
     state::State,
     store::Store,
     tracking::{Tracked, Tracking},
+    DM_MSG_PREFIX,
 };
 use crate::dm::{
     exception_store::{self, Completion, Usage},

@@ -23,8 +23,12 @@ pub(crate) use transient::Transient;
 
 use crate::dm::{message::dm_err, unclean, Device};
 use crate::format::FaultClass;
+use core::ffi::CStr;
 use kernel::prelude::*;
 use metadata::DeviceInfo;
+
+/// What every message of the store begins with.
+pub(crate) const DM_MSG_PREFIX: &CStr = c"device-mapper: persistent snapshot";
 
 /// Logs what is wrong with the metadata on `cow`, and says it as an error number.
 fn report(cow: &Device, error: metadata::Error<Error>) -> Error {

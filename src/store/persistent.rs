@@ -13,7 +13,7 @@ use super::{
     info,
     metadata::{self, Allocator, Disk, Loaded},
     platform::Kernel,
-    report,
+    report, DM_MSG_PREFIX,
 };
 use crate::dm::{
     exception_store::{
