@@ -225,7 +225,7 @@ impl WorkItem for Merger {
         let snapshot = (*this.snapshot.lock()).clone();
         if let Some(snapshot) = snapshot {
             if this.merge(&snapshot).is_err() {
-                snapshot.state().set_merge_failed();
+                snapshot.state().set_merge_failed(true);
             }
         }
         *this.snapshot.lock() = None;

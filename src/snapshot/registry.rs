@@ -312,6 +312,7 @@ fn pass_on(snapshot: &Leased<Snapshot>, shared: &mut Shared) {
     snapshot.set_devices(Some(party.devices.clone()));
     snapshot.set_handle(Some(party.handle.clone()), party.supports_overflow);
     snapshot.state().set_merging(party.merges);
+    snapshot.state().set_merge_failed(false);
     party.waits.store(false, SeqCst);
     shared.source = Some(party);
 }
