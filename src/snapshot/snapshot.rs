@@ -23,8 +23,9 @@ use crate::dm::{
     target::TargetHandle,
     unclean, Bio, BioList, IrqSpinLock, MapBio, Workqueue,
 };
-use crate::format::Exception;
+use crate::format::{Exception, Fault};
 use crate::memory::When;
+use crate::store::refuse;
 use ::core::cell::RefCell;
 use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use kernel::{
@@ -613,13 +614,6 @@ fn load_error(devices: &Devices, error: LoadError) -> Error {
             );
             unclean()
         }
-        LoadError::OldTwice { old } => {
-            dm_err!(
-                "{}: old chunk {} is used by two records",
-                &*devices.cow,
-                old
-            );
-            unclean()
-        }
+        LoadError::OldTwice { old, new } => refuse(&devices.cow, Fault::OldUsedTwice { old, new }),
     }
 }
