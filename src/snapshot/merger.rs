@@ -7,6 +7,7 @@ use super::{
     leased::Leased,
     origin::Devices,
     snapshot::{borrowed, Snapshot},
+    DM_MSG_PREFIX,
 };
 use crate::dm::{
     kcopyd::{CopyJob, CopyOf, Region},
@@ -224,7 +225,7 @@ impl WorkItem for Merger {
         let snapshot = (*this.snapshot.lock()).clone();
         if let Some(snapshot) = snapshot {
             if this.merge(&snapshot).is_err() {
-                snapshot.state().set_merge_failed();
+                snapshot.state().set_merge_failed(true);
             }
         }
         *this.snapshot.lock() = None;

@@ -12,6 +12,7 @@ use super::{
     origin::{Devices, Origin},
     snapshot::Snapshot,
     store::Store,
+    DM_MSG_PREFIX,
 };
 use crate::dm::{global::global_mutex, message::dm_err, noio::NoIo, target::TargetHandle, Device};
 use ::core::ops::{Deref, DerefMut};
@@ -351,7 +352,7 @@ fn pass_on(snapshot: &Leased<Snapshot>, shared: &mut Shared) {
     if !party.merges {
         snapshot.state().set_merging(false);
     }
-    snapshot.state().clear_merge_failed();
+    snapshot.state().set_merge_failed(false);
     party.waits.store(false, SeqCst);
     shared.source = Some(party);
 }

@@ -14,6 +14,7 @@ use super::{
     state::State,
     store::Store,
     tracking::{Tracked, Tracking},
+    DM_MSG_PREFIX,
 };
 use crate::dm::{
     exception_store::{self, Completion, ExceptionTable, Usage},
@@ -22,8 +23,9 @@ use crate::dm::{
     target::TargetHandle,
     unclean, Bio, BioList, IrqSpinLock, MapBio, Workqueue,
 };
-use crate::format::Exception;
+use crate::format::{Exception, Fault};
 use crate::memory::When;
+use crate::store::refuse;
 use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use kernel::{
     c_str, impl_has_work, new_mutex, new_spinlock, new_work,
@@ -628,13 +630,6 @@ fn load_error(devices: &Devices, error: LoadError) -> Error {
             );
             unclean()
         }
-        LoadError::OldTwice { old } => {
-            dm_err!(
-                "{}: old chunk {} is used by two records",
-                &*devices.cow,
-                old
-            );
-            unclean()
-        }
+        LoadError::OldTwice { old, new } => refuse(&devices.cow, Fault::OldUsedTwice { old, new }),
     }
 }

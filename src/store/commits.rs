@@ -5,7 +5,7 @@
 use super::{
     cow::{Committer, Cow},
     metadata::Rounds,
-    report,
+    report, DM_MSG_PREFIX,
 };
 use crate::dm::{exception_store::Completion, message::dm_err};
 use crate::format::Exception;

@@ -11,6 +11,7 @@ use super::{
     platform::Kernel,
     report,
     table_receiver::TableReceiver,
+    DM_MSG_PREFIX,
 };
 use crate::dm::{
     exception_store::{
