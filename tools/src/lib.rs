@@ -27,6 +27,7 @@ pub mod error;
 pub mod export;
 pub mod extents;
 pub mod growable;
+pub mod guess;
 pub mod identity;
 pub mod interrupt;
 pub mod merge;
