@@ -7,6 +7,7 @@ mod delta;
 mod dump;
 mod export;
 mod generate;
+mod manual;
 mod merge;
 mod repair;
 mod restore;
