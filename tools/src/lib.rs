@@ -30,6 +30,7 @@ pub mod growable;
 pub mod guess;
 pub mod identity;
 pub mod interrupt;
+pub mod lvm;
 pub mod merge;
 pub mod output;
 pub mod repair;

@@ -9,6 +9,8 @@ use crate::device::Access;
 use crate::error::{Error, Result};
 use crate::format::Fault;
 use crate::growable::push;
+use crate::interrupt::Interrupt;
+use crate::lvm::Volumes;
 use crate::report::Report;
 use clap::Args;
 use serde::{Serialize, Serializer};
@@ -16,7 +18,7 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Check {
-    /// The COW device, or a file that holds its content
+    /// The COW device, a file that holds its content, or the VG/LV of a snapshot
     #[arg(value_name = "INPUT")]
     input: PathBuf,
 
@@ -79,8 +81,10 @@ is, and 1 otherwise.";
         self.quiet
     }
 
-    fn run(self, report: &Report) -> Result<bool> {
-        let cow = Cow::open(&self.input, Access::Read, self.origin.origin()?)?;
+    fn run(self, report: &Report, volumes: &Volumes) -> Result<bool> {
+        let named = volumes.cow(&self.input)?;
+        let origin = self.origin.known(&named, volumes)?.origin()?;
+        let cow = Cow::open(&named.cow, Access::Read, origin)?.watching(&Interrupt::watch()?);
         let depth = if self.header_only {
             Depth::Header
         } else {
