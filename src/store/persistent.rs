@@ -48,8 +48,8 @@ pub(crate) struct Persistent<D: Completion> {
     /// `None` until the store is loaded, as `commits` is.
     #[pin]
     allocator: SpinLock<Option<Allocator>>,
-    #[pin]
-    commits: Mutex<Option<Commits<D>>>,
+    /// Shared with the thread that runs completions: see [`ExceptionStore::commit_exception`].
+    commits: Arc<Mutex<Option<Commits<D>>>>,
 }
 
 impl<D: Completion> Persistent<D> {
@@ -151,7 +151,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
                 wiper <- Wiper::new(io.clone()),
                 io,
                 allocator <- new_spinlock!(None, "Persistent::allocator"),
-                commits <- new_mutex!(None, "Persistent::commits"),
+                commits: Arc::pin_init(new_mutex!(None, "Persistent::commits"), GFP_KERNEL)?,
             }? Error),
             GFP_KERNEL,
         )?;
@@ -207,8 +207,12 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
             return;
         };
         self.count_records(|allocator| allocator.set_records(outcome.records));
+        // The completions may be all that keeps the store: after a handover nobody who drops it waits
+        // for the thread of the table before.
+        let commits = self.commits.clone();
         let emptied = outcome.complete();
-        if let Some(commits) = &mut *self.commits.lock() {
+        let mut commits = commits.lock();
+        if let Some(commits) = &mut *commits {
             commits.put_back(emptied);
         }
     }
