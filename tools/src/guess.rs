@@ -7,8 +7,8 @@ use crate::cow::{byte_range, Cow};
 use crate::format::{check_alone, ChunkSize, Exception, Geometry, SECTOR_BYTES};
 use std::collections::BTreeSet;
 
-/// The smallest chunk size, in sectors, with which the first area makes sense: where that is not the
-/// right one, zeros or data are taken for an area.
+/// The smallest chunk size, in sectors, with which the first area makes sense: where that is not
+/// the right one, zeros or data are taken for an area.
 pub fn guess_chunk_size(cow: &Cow) -> Option<u32> {
     let mut sectors = cow.device().block() / SECTOR_BYTES;
     while let Ok(chunk) = ChunkSize::new(sectors) {

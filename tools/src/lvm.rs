@@ -2,15 +2,16 @@
 
 //! Snapshots by the names that LVM knows them by.
 //!
-//! LVM keeps a snapshot's COW device to itself: while the snapshot is active it is in use, else it is
-//! not there. So it is taken out of the snapshot, activated like any volume, worked on, and put back,
-//! all by LVM's own commands. Whatever a tool comes to, what was taken is put back when it ends.
+//! LVM keeps a snapshot's COW device to itself: while the snapshot is active it is in use, else it
+//! is not there. So it is taken out of the snapshot, activated like any volume, worked on, and put
+//! back, all by LVM's own commands. Whatever a tool comes to, what was taken is put back when it
+//! ends.
 //!
 //! # What is refused
 //!
 //! A snapshot that is active, or whose origin is: somebody may write to either. One that is being
-//! merged: LVM would go on with that when its origin is activated. One of a thin volume, which has no
-//! COW device. A snapshot as an output: what is written there would not be its COW device.
+//! merged: LVM would go on with that when its origin is activated. One of a thin volume, which has
+//! no COW device. A snapshot as an output: what is written there would not be its COW device.
 
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
@@ -204,9 +205,9 @@ impl<'a> Volumes<'a> {
         }
     }
 
-    /// The COW devices that `paths` name, by LVM's names or as they stand. A snapshot's is taken out
-    /// of it until [`Volumes::finish`]. To be called once: what it activates is in use for a second
-    /// call.
+    /// The COW devices that `paths` name, by LVM's names or as they stand. A snapshot's is taken
+    /// out of it until [`Volumes::finish`]. To be called once: what it activates is in use for a
+    /// second call.
     pub fn cows(&self, paths: &[&Path]) -> Result<Vec<Named>> {
         let asked: Vec<(&Path, Option<(Name, Volume)>)> = paths
             .iter()
@@ -275,8 +276,8 @@ impl<'a> Volumes<'a> {
             return active_path(&name, &volume);
         }
         Err(Error::Refused(format!(
-            "{name}: it is a snapshot, and must not be written over; lvconvert --splitsnapshot makes \
-             its COW device a volume of its own"
+            "{name}: it is a snapshot, and must not be written over; lvconvert --splitsnapshot \
+             makes its COW device a volume of its own"
         )))
     }
 
@@ -285,8 +286,8 @@ impl<'a> Volumes<'a> {
         let interrupt = Interrupt::watch()?;
         for taken in take {
             self.report.info(format_args!(
-                "{}: taken out of the snapshot for now; if this should be killed, put it back with: \
-                 {}; {}",
+                "{}: taken out of the snapshot for now; if this should be killed, put it back \
+                 with: {}; {}",
                 taken.snapshot,
                 shown(&taken.deactivate()),
                 shown(&taken.join())
@@ -371,8 +372,8 @@ fn may_take(name: Name, volume: &Volume) -> Result<(Taken, Volume)> {
     }
     if volume.is_active() || origin.is_active() {
         return refused(&format!(
-            "the snapshot or its origin is active; unmount them and give lvchange -an {origin_name}, \
-             then run this again"
+            "the snapshot or its origin is active; unmount them and give lvchange -an \
+             {origin_name}, then run this again"
         ));
     }
     let Some(chunk_kib) = volume.chunk_kib() else {

@@ -26,6 +26,7 @@ use crate::report::Report;
 use crate::run::{Run, Runs};
 use crate::snapshot::{refuse_invalid, Map};
 use crate::threads::share;
+use serde::Serialize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes written at once, at most.
@@ -45,7 +46,7 @@ pub struct Options {
 }
 
 /// What a merge did, or would do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Merged {
     /// Records merged and cleared.
     pub records: u64,

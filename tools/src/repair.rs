@@ -27,6 +27,7 @@ use crate::guess::guess_chunk_size;
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::restore::AreaWriter;
+use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
 
@@ -103,7 +104,7 @@ pub struct Dropped {
 }
 
 /// What a repair did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Repaired {
     /// Records kept.
     pub kept: u64,
@@ -181,6 +182,11 @@ impl Plan {
         plan.doubts.sort_unstable_by_key(|(record, _)| *record);
         plan.dropped = dropped + plan.doubts.len() as u64;
         Ok(plan)
+    }
+
+    /// Whether the new header says that the snapshot is valid.
+    pub fn valid(&self) -> bool {
+        self.valid
     }
 
     /// How many records are dropped.

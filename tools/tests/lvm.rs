@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Snapshots by LVM's names: what is refused, and that what was taken is put back, whatever happens.
-//! `lvm` is a script here, whose volumes are files; tests/vm/lvm has the real one.
+//! Snapshots by LVM's names: what is refused, and that what was taken is put back, whatever
+//! happens. `lvm` is a script here, whose volumes are files; tests/vm/lvm has the real one.
 
 mod common;
 
@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use tempfile::{tempdir, TempDir};
 
-/// Knows `vg/NAME` if there is a file NAME.lv with its attributes, origin and chunk size in sectors;
-/// notes what it is told to change; fails at what matches the pattern in the file `fail`. Split and
-/// joined, a snapshot changes its first attribute. `lvchange` fails while a tool has the file open,
-/// as it would with a device.
+/// Knows `vg/NAME` if there is a file NAME.lv with its attributes, origin and chunk size in
+/// sectors; notes what it is told to change; fails at what matches the pattern in the file `fail`.
+/// Split and joined, a snapshot changes its first attribute. `lvchange` fails while a tool has the
+/// file open, as it would with a device.
 const LVM: &str = r#"#!/bin/bash
 cd "$(dirname "$0")" || exit 9
 name=${!#}
@@ -24,7 +24,8 @@ if [ "$1" = lvs ]; then
 	[ -e "$name.lv" ] || { echo "Failed to find logical volume \"vg/$name\"" >&2; exit 5; }
 	read -r attr origin chunk < "$name.lv"
 	[ "$origin" != none ] || origin=
-	echo '{"report":[{"lv":[{"lv_attr":"'"$attr"'","lv_path":"'"$PWD/$name"'","origin":"'"$origin"'","chunk_size":"'"$chunk"'"}]}],"log":[]}'
+	printf '{"report":[{"lv":[{"lv_attr":"%s","lv_path":"%s",' "$attr" "$PWD/$name"
+	printf '"origin":"%s","chunk_size":"%s"}]}],"log":[]}\n' "$origin" "$chunk"
 	exit
 fi
 echo "$*" >> log

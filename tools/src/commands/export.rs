@@ -58,6 +58,10 @@ pub struct Export {
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     checkpoint: u64,
 
+    /// Write the result as a JSON object to standard output
+    #[arg(long)]
+    json: bool,
+
     /// Suppress output messages, return only exit code
     #[arg(short, long)]
     quiet: bool,
@@ -113,10 +117,14 @@ EXAMPLES
             checkpoint: Duration::from_secs(self.checkpoint),
         };
         let exported = export(&snapshot, &options, report, &interrupt)?;
-        report.info(format_args!(
-            "{} bytes exported, {} of them written",
-            exported.bytes, exported.written
-        ));
+        if self.json {
+            report.json(&exported);
+        } else {
+            report.info(format_args!(
+                "{} bytes exported, {} of them written",
+                exported.bytes, exported.written
+            ));
+        }
         Ok(true)
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Manual pages, completions and links, all made from the command lines themselves.
+//! Manual pages, completions and links, all made from the command lines themselves; and the schema
+//! of what `--json` prints.
 
 use super::{file_error, manual, multi_call, TOOLS};
 use crate::error::Result;
@@ -11,6 +12,9 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+/// The schema of every JSON text that a tool writes.
+pub const SCHEMA: &str = include_str!("../../schema.json");
+
 /// The subcommands of `snap_tools` that are no tool.
 pub fn commands() -> [Command; 2] {
     let directory = Arg::new("directory")
@@ -18,12 +22,15 @@ pub fn commands() -> [Command; 2] {
         .required(true)
         .value_parser(clap::value_parser!(PathBuf));
     let generate = Command::new("generate")
-        .about("Write the manual pages or the shell completions to a directory")
+        .about(
+            "Write the manual pages, the shell completions or the JSON schema of what --json \
+             prints to a directory",
+        )
         .arg(
             Arg::new("what")
                 .value_name("WHAT")
                 .required(true)
-                .value_parser(["man", "completions"]),
+                .value_parser(["man", "completions", "schema"]),
         )
         .arg(
             directory
@@ -49,6 +56,10 @@ pub fn run(name: &str, matches: &ArgMatches) -> Result<()> {
             fs::create_dir_all(directory).map_err(|e| file_error(directory, "create", e))?;
             match matches.get_one::<String>("what").map(String::as_str) {
                 Some("man") => man(directory),
+                Some("schema") => {
+                    let path = directory.join("snap_tools.schema.json");
+                    fs::write(&path, SCHEMA).map_err(|e| file_error(&path, "write", e))
+                }
                 _ => completions(directory),
             }
         }

@@ -9,14 +9,16 @@ use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
 use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
-use crate::merge::{merge, Options};
+use crate::merge::{merge, Merged, Options};
 use crate::report::Report;
 use clap::Args;
+use serde::Serialize;
 use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Merge {
-    /// The COW device, a file that holds its content, or the VG/LV of a snapshot; its list is empty afterwards
+    /// The COW device, a file that holds its content, or the VG/LV of a snapshot; its list is empty
+    /// afterwards
     #[arg(short, long, value_name = "FILE")]
     input: PathBuf,
 
@@ -37,9 +39,21 @@ pub struct Merge {
     #[arg(long, value_name = "SECTORS", default_value_t = 131_072)]
     batch: u64,
 
+    /// Write the result as a JSON object to standard output
+    #[arg(long)]
+    json: bool,
+
     /// Suppress output messages, return only exit code
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// The object that `--json` writes.
+#[derive(Serialize)]
+struct Json {
+    dry_run: bool,
+    #[serde(flatten)]
+    merged: Merged,
 }
 
 impl Tool for Merge {
@@ -90,10 +104,15 @@ EXAMPLES
         } else {
             "merged"
         };
-        report.info(format_args!(
-            "{} records, {} bytes {did} in {} batches",
-            merged.records, merged.bytes, merged.batches
-        ));
+        if self.json {
+            let dry_run = self.dry_run;
+            report.json(&Json { dry_run, merged });
+        } else {
+            report.info(format_args!(
+                "{} records, {} bytes {did} in {} batches",
+                merged.records, merged.bytes, merged.batches
+            ));
+        }
         Ok(true)
     }
 }

@@ -30,14 +30,25 @@ const VERSION: &str = include_str!("../../../VERSION").trim_ascii();
 /// What the manual pages of tools that read COW devices say of LVM.
 const LVM: &str = "\
 LVM NAMES
-  A COW device may be given as VG/LV, the name of a snapshot. It is then taken out of the snapshot (lvconvert \
---splitsnapshot), it and its origin are activated, and afterwards it is put back, even if the tool fails or is \
-interrupted. A snapshot that is active, or whose origin is, is refused; so is one that is being merged, a thin one, and \
-a snapshot as an output. Should the tool be killed, the commands that put it back are those that it said before; nobody \
-may write to the origin until then. Other devices may be given as VG/LV, too, and must be active.";
+  A COW device may be given as VG/LV, the name of a snapshot. It is then taken out of the \
+snapshot (lvconvert --splitsnapshot), it and its origin are activated, and afterwards it is put \
+back, even if the tool fails or is interrupted. A snapshot that is active, or whose origin is, is \
+refused; so is one that is being merged, a thin one, and a snapshot as an output. Should the tool \
+be killed, the commands that put it back are those that it said before; nobody may write to the \
+origin until then. Other devices may be given as VG/LV, too, and must be active.";
+
+/// What the manual pages of tools say of JSON.
+const JSON: &str = "\
+JSON
+  The fields of what is written as JSON are in the schema that snap_tools generate schema \
+writes. Sectors have 512 bytes.";
 
 /// What ends every manual page.
-const EXIT_STATUS: &str = "EXIT STATUS\n  0  success\n  1  failure; a line on standard error says why\n  2  the command line makes no sense";
+const EXIT_STATUS: &str = "\
+EXIT STATUS
+  0  success
+  1  failure; a line on standard error says why
+  2  the command line makes no sense";
 
 /// One tool: its command line and what it does.
 trait Tool: Args {
@@ -53,8 +64,8 @@ trait Tool: Args {
     /// Whether messages are suppressed.
     fn quiet(&self) -> bool;
 
-    /// Does it; `false` stands for a clear negative answer that was reported already. `volumes` knows
-    /// LVM's names, and puts back what it took for them when all devices are closed again.
+    /// Does it; `false` stands for a clear negative answer that was reported already. `volumes`
+    /// knows LVM's names, and puts back what it took for them when all devices are closed again.
     fn run(self, report: &Report, volumes: &Volumes) -> Result<bool>;
 }
 
@@ -94,7 +105,7 @@ const fn entry<T: Tool>() -> Entry {
 fn command<T: Tool>() -> Command {
     let command = Command::new(T::NAME)
         .version(VERSION)
-        .after_long_help(format!("{}\n\n{LVM}\n\n{EXIT_STATUS}", T::EXTRA));
+        .after_long_help(format!("{}\n\n{LVM}\n\n{JSON}\n\n{EXIT_STATUS}", T::EXTRA));
     // The description comes last: it would else be that of the options.
     T::augment_args(command).about(T::ABOUT).long_about(format!(
         "{}\n\n{}",
@@ -182,7 +193,8 @@ struct OriginArgs {
 }
 
 impl OriginArgs {
-    /// The same, with the origin of a COW device that LVM knows, or that which LVM knows by this name.
+    /// The same, with the origin of a COW device that LVM knows, or that which LVM knows by this
+    /// name.
     fn known(self, named: &Named, volumes: &Volumes) -> Result<Self> {
         if named.origin.is_some() && self.origin_size.is_some() {
             return Err(Error::Refused(

@@ -5,13 +5,15 @@
 use super::{OriginArgs, Tool};
 use crate::cow::Cow;
 use crate::device::Access;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::growable::push;
 use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
 use crate::output::Output;
-use crate::repair::{Dropped, Options, Plan};
+use crate::repair::{Dropped, Options, Plan, Repaired};
 use crate::report::Report;
 use clap::Args;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -51,6 +53,10 @@ pub struct Repair {
     /// Overwrite what the output holds
     #[arg(long)]
     force: bool,
+
+    /// Write the result as a JSON object to standard output
+    #[arg(long)]
+    json: bool,
 
     /// Suppress output messages, return only exit code
     #[arg(short, long)]
@@ -103,15 +109,16 @@ EXAMPLES
             past_end: self.past_end,
         };
         let plan = Plan::new(&cow, origin, &options, &interrupt)?;
-        let mut listing = Listing {
-            told: 0,
-            all: self.verbose,
-            untold: BTreeMap::new(),
-        };
+        let limit = if self.verbose { u64::MAX } else { TOLD };
+        let mut listing = Listing::new(limit, self.json);
         plan.tell_dropped(&cow, &interrupt, |dropped| listing.tell(dropped, report))?;
         let Some(path) = self.output.filter(|_| !self.dry_run) else {
-            listing.finish(report);
-            report.info(format_args!("{} records would be kept", plan.kept()));
+            let repaired = Repaired {
+                kept: plan.kept(),
+                dropped: plan.dropped(),
+                valid: plan.valid(),
+            };
+            listing.finish(true, repaired, report)?;
             return Ok(true);
         };
         let path = volumes.output(&path)?;
@@ -122,12 +129,14 @@ EXAMPLES
         let repaired = plan.write(&cow, output, report, &interrupt, |dropped| {
             listing.tell(dropped, report);
         });
-        listing.finish(report);
-        let repaired = repaired?;
-        report.info(format_args!(
-            "{} records kept, {} dropped",
-            repaired.kept, repaired.dropped
-        ));
+        let repaired = match repaired {
+            Ok(repaired) => repaired,
+            Err(error) => {
+                listing.tell_untold(report);
+                return Err(error);
+            }
+        };
+        listing.finish(false, repaired, report)?;
         if !repaired.valid {
             report.warn("the snapshot is still marked invalid; see --trust-invalid");
         } else if self.trust_invalid {
@@ -140,24 +149,63 @@ EXAMPLES
     }
 }
 
-/// The records that are dropped, as far as they are listed.
+/// How many records are listed unless all are.
+const TOLD: u64 = 100;
+
+/// The records that are dropped: listed as text while they are found, or kept for `--json`.
 struct Listing {
+    limit: u64,
     told: u64,
-    all: bool,
     /// How many were not listed, by kind.
     untold: BTreeMap<&'static str, u64>,
+    /// `None` where they are listed as text.
+    kept: Option<Vec<DroppedJson>>,
+    /// Whether memory did not suffice to keep them.
+    lost: bool,
+}
+
+/// A record that is not kept, or several that cannot be read.
+#[derive(Serialize)]
+struct DroppedJson {
+    kind: &'static str,
+    message: String,
+    record: u64,
+    records: u64,
+    old: Option<u64>,
+    new: Option<u64>,
+}
+
+/// The object that `--json` writes.
+#[derive(Serialize)]
+struct Json<'a> {
+    dry_run: bool,
+    #[serde(flatten)]
+    repaired: Repaired,
+    list: &'a [DroppedJson],
+    not_listed: &'a BTreeMap<&'static str, u64>,
 }
 
 impl Listing {
-    /// How many are listed unless all are.
-    const TOLD: u64 = 100;
+    fn new(limit: u64, json: bool) -> Self {
+        Self {
+            limit,
+            told: 0,
+            untold: BTreeMap::new(),
+            kept: json.then(Vec::new),
+            lost: false,
+        }
+    }
 
     fn tell(&mut self, dropped: &Dropped, report: &Report) {
-        if !self.all && self.told == Self::TOLD {
+        if self.told >= self.limit {
             *self.untold.entry(dropped.reason.name()).or_default() += dropped.records();
             return;
         }
         self.told += 1;
+        if let Some(kept) = &mut self.kept {
+            self.lost |= push(kept, dropped.into()).is_err();
+            return;
+        }
         match dropped.exception {
             Some(e) => report.line(format_args!(
                 "dropped {} {}: {}",
@@ -167,11 +215,49 @@ impl Listing {
         }
     }
 
-    fn finish(&self, report: &Report) {
+    /// Says how many were not listed.
+    fn tell_untold(&self, report: &Report) {
+        if self.kept.is_some() {
+            return;
+        }
         for (kind, count) in &self.untold {
             report.line(format_args!(
                 "dropped {count} more: {kind} (--verbose lists them)"
             ));
+        }
+    }
+
+    fn finish(&self, dry_run: bool, repaired: Repaired, report: &Report) -> Result<()> {
+        self.tell_untold(report);
+        match &self.kept {
+            Some(_) if self.lost => return Err(Error::NoMemory),
+            Some(list) => report.json(&Json {
+                dry_run,
+                repaired,
+                list,
+                not_listed: &self.untold,
+            }),
+            None if dry_run => {
+                report.info(format_args!("{} records would be kept", repaired.kept));
+            }
+            None => report.info(format_args!(
+                "{} records kept, {} dropped",
+                repaired.kept, repaired.dropped
+            )),
+        }
+        Ok(())
+    }
+}
+
+impl From<&Dropped> for DroppedJson {
+    fn from(dropped: &Dropped) -> Self {
+        Self {
+            kind: dropped.reason.name(),
+            message: dropped.reason.to_string(),
+            record: dropped.record,
+            records: dropped.records(),
+            old: dropped.exception.map(|e| e.old),
+            new: dropped.exception.map(|e| e.new),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::output::{Kind, Output};
 use crate::report::Report;
 use crate::restore::Restorer;
 use clap::Args;
+use serde_json::json;
 use std::fs::File;
 use std::io::{self, stdin, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,10 @@ pub struct Restore {
     /// Overwrite what the output holds
     #[arg(long)]
     force: bool,
+
+    /// Write the result as a JSON object to standard output
+    #[arg(long)]
+    json: bool,
 
     /// Suppress output messages, return only exit code
     #[arg(short, long)]
@@ -79,7 +84,11 @@ EXAMPLES
         let records = restorer
             .records()
             .ok_or_else(|| Error::parse("end", "there is none"))?;
-        report.info(format_args!("{records} records restored"));
+        if self.json {
+            report.json(&json!({ "records": records }));
+        } else {
+            report.info(format_args!("{records} records restored"));
+        }
         Ok(true)
     }
 }

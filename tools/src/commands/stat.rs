@@ -16,8 +16,8 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Stat {
-    /// The COW device, a file that holds its content, the VG/LV of a snapshot that is not active, or
-    /// the device-mapper name of one that is
+    /// The COW device, a file that holds its content, the VG/LV of a snapshot that is not active,
+    /// or the device-mapper name of one that is
     #[arg(value_name = "INPUT|NAME")]
     input: PathBuf,
 
@@ -162,5 +162,29 @@ fn live_json(live: &Live) -> Value {
             object
         }
         Live::Other(status) => json!({ "status": status }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::generate::SCHEMA;
+
+    /// Whether the schema has `value` as what it calls `definition`.
+    fn is_valid(definition: &str, value: &Value) -> bool {
+        let all: Value = serde_json::from_str(SCHEMA).unwrap();
+        let reference = format!("#/$defs/{definition}");
+        let schema = json!({ "$ref": reference, "$defs": all["$defs"] });
+        jsonschema::is_valid(&schema, value)
+    }
+
+    #[test]
+    fn active_snapshots_are_as_the_schema_has_them() {
+        let active = live_json(&Live::parse("7808/16777216 32", "254:1 254:2 P 8"));
+        assert_eq!(active["used"], 7808);
+        assert!(is_valid("stat_active", &active), "{active}");
+        let other = live_json(&Live::parse("Merge failed", "254:1 254:2 P 8"));
+        assert!(is_valid("stat_other", &other), "{other}");
+        assert!(!is_valid("stat_active", &other) && !is_valid("stat_other", &active));
     }
 }

@@ -14,6 +14,7 @@ use crate::output::{Kind, Output};
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::threads::share;
+use serde::Serialize;
 use state::{Destination, Source, State};
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,7 +49,7 @@ pub struct Options {
 }
 
 /// What an export did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Exported {
     /// Bytes of the image.
     pub bytes: u64,
