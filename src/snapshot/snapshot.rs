@@ -17,7 +17,7 @@ use super::{
     DM_MSG_PREFIX,
 };
 use crate::dm::{
-    exception_store::{self, Completion, Usage},
+    exception_store::{self, Completion, ExceptionTable, Usage},
     message::{dm_err, dm_warn},
     noio::{cond_resched, sleep_ms},
     target::TargetHandle,
@@ -26,7 +26,6 @@ use crate::dm::{
 use crate::format::{Exception, Fault};
 use crate::memory::When;
 use crate::store::refuse;
-use ::core::cell::RefCell;
 use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use kernel::{
     c_str, impl_has_work, new_mutex, new_spinlock, new_work,
@@ -515,27 +514,41 @@ pub(super) fn borrowed(devices: &Devices) -> exception_store::Devices<'_> {
 
 // --- Beginning and end
 
+/// The tables of a snapshot, one for each shard of its origin, while they are loaded.
+struct Loading<'a> {
+    devices: &'a Devices,
+    /// `None` until the chunk size is known.
+    loader: Option<Loader>,
+}
+
+impl ExceptionTable for Loading<'_> {
+    const TAKES_ANY_ORDER: bool = true;
+
+    fn begin(&mut self, chunk_sectors: u32) -> Result {
+        let loader = Loader::new(chunk_sectors.trailing_zeros()).map_err(|_| ENOMEM)?;
+        self.loader = Some(loader);
+        Ok(())
+    }
+
+    fn insert(&mut self, exception: Exception) -> Result {
+        let loader = self.loader.as_mut().ok_or(EINVAL)?;
+        loader
+            .add(exception.old, exception.new)
+            .map_err(|e| load_error(self.devices, e))
+    }
+}
+
 impl Leased<Snapshot> {
     /// Reads the metadata, and makes the snapshot known to its origin. Sleeps.
     pub(super) fn load(&self, chunk_sectors: u32) -> Result<(), LoadFailure> {
         let devices = self.devices().ok_or(ENODEV)?;
-        let loader = RefCell::new(None);
-        let found = self.store.read_metadata(
-            borrowed(&devices),
-            chunk_sectors,
-            &mut |sectors| {
-                let new = Loader::new(sectors.trailing_zeros()).map_err(|_| ENOMEM)?;
-                *loader.borrow_mut() = Some(new);
-                Ok(())
-            },
-            &mut |exception| {
-                let mut loader = loader.borrow_mut();
-                let loader = loader.as_mut().ok_or(EINVAL)?;
-                loader
-                    .add(exception.old, exception.new)
-                    .map_err(|e| load_error(&devices, e))
-            },
-        )?;
+        let mut loading = Loading {
+            devices: &devices,
+            loader: None,
+        };
+        let found =
+            self.store
+                .read_metadata(borrowed(&devices), chunk_sectors, &mut loading)?;
         if found.chunk_sectors == 0 {
             return Err(LoadFailure::NoChunkSize);
         }
@@ -544,7 +557,7 @@ impl Leased<Snapshot> {
             self.state.set_invalid();
         }
         let shift = found.chunk_sectors.trailing_zeros();
-        let loader = match loader.into_inner() {
+        let loader = match loading.loader {
             Some(loader) => loader,
             None => Loader::new(shift).map_err(|_| ENOMEM)?,
         };

@@ -4,7 +4,7 @@
 
 use super::snapshot::Recorded;
 use crate::dm::exception_store::{
-    Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
+    Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, Run, TableLine, Usage,
 };
 use crate::format::Exception;
 use crate::store::{Persistent, Transient};
@@ -54,15 +54,14 @@ impl Store {
     }
 
     /// See [`ExceptionStore::read_metadata`].
-    pub(super) fn read_metadata(
+    pub(super) fn read_metadata<T: ExceptionTable>(
         &self,
         devices: Devices<'_>,
         chunk_sectors: u32,
-        begin: &mut dyn FnMut(u32) -> Result,
-        add: &mut dyn FnMut(Exception) -> Result,
+        table: &mut T,
     ) -> Result<Metadata> {
         each!(self, store => ExceptionStore::<Recorded>::read_metadata(
-            &**store, devices, chunk_sectors, begin, add
+            &**store, devices, chunk_sectors, table
         ))
     }
 

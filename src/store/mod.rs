@@ -4,16 +4,13 @@
 
 mod commits;
 mod cow;
-#[cfg(not(under_c_core))]
-mod found;
 mod header;
 // Public for the host's tests, which compile these files too.
 #[allow(unreachable_pub)]
-// The targets' own table needs no order of exceptions.
-#[cfg_attr(not(under_c_core), allow(dead_code, unused_imports))]
 mod metadata;
 mod persistent;
 mod platform;
+mod table_receiver;
 #[cfg(not(under_c_core))]
 mod transient;
 

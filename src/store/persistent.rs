@@ -2,22 +2,21 @@
 
 //! The store itself.
 
-#[cfg(not(under_c_core))]
-use super::found::Found;
-#[cfg(under_c_core)]
-use super::metadata::Ordered;
 use super::{
     commits::Commits,
     cow::{Committer, Cow},
     header::HeaderWriter,
     info,
-    metadata::{self, Allocator, Disk, Loaded},
+    metadata::{self, Allocator, Disk, Loaded, Ordered},
     platform::Kernel,
-    report, DM_MSG_PREFIX,
+    report,
+    table_receiver::TableReceiver,
+    DM_MSG_PREFIX,
 };
 use crate::dm::{
     exception_store::{
-        Completion, Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
+        Completion, Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, Run, TableLine,
+        Usage,
     },
     io::{IoClient, Wiper},
     message::{dm_err, dm_warn},
@@ -162,25 +161,23 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         })
     }
 
-    fn read_metadata(
+    fn read_metadata<T: ExceptionTable>(
         &self,
         devices: Devices<'_>,
         chunk_sectors: u32,
-        begin: &mut dyn FnMut(u32) -> Result,
-        add: &mut dyn FnMut(Exception) -> Result,
+        table: &mut T,
     ) -> Result<Metadata> {
         let (cow, origin) = (info(devices.cow), info(devices.origin));
         self.header.prepare(cow)?;
         let disk = self.cow(devices.cow);
-        #[cfg(under_c_core)]
-        let mut receiver = {
-            let _ = begin;
-            Ordered::<Kernel, _>::new(add)
-        };
-        #[cfg(not(under_c_core))]
-        let mut receiver = Found { begin, add };
-        let loaded = metadata::load::<_, Kernel>(&disk, cow, origin, chunk_sectors, &mut receiver)
-            .map_err(|e| report(devices.cow, e))?;
+        let mut receiver = TableReceiver(table);
+        let loaded = if T::TAKES_ANY_ORDER {
+            metadata::load::<_, Kernel>(&disk, cow, origin, chunk_sectors, &mut receiver)
+        } else {
+            let mut ordered = Ordered::<Kernel, _>::new(receiver);
+            metadata::load::<_, Kernel>(&disk, cow, origin, chunk_sectors, &mut ordered)
+        }
+        .map_err(|e| report(devices.cow, e))?;
         let found = self.begin(loaded)?;
         if chunk_sectors != 0 && chunk_sectors != found.chunk_sectors {
             dm_warn!(

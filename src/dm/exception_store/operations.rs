@@ -33,6 +33,21 @@ pub(crate) struct NewStore<T> {
     pub(crate) userspace_supports_overflow: bool,
 }
 
+/// The table in memory that a store's exceptions are loaded into.
+pub(crate) trait ExceptionTable {
+    /// Whether exceptions may come in any order, and one whose old chunk is there already is
+    /// refused. If not, the store brings them into an order that suits dm-snapshot's C core, and
+    /// refuses such exceptions itself.
+    const TAKES_ANY_ORDER: bool;
+
+    /// Takes the chunk size in sectors: before the first exception, and also where there is none,
+    /// but not for a snapshot that may not be used. May sleep.
+    fn begin(&mut self, chunk_sectors: u32) -> Result;
+
+    /// Takes an exception. Its error ends loading. May sleep.
+    fn insert(&mut self, exception: Exception) -> Result;
+}
+
 /// What [`ExceptionStore::read_metadata`] found.
 pub(crate) struct Metadata {
     /// The chunk size in sectors, a power of two. It may differ from that of the table.
@@ -83,17 +98,14 @@ pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
     fn new(devices: Devices<'_>, options: Option<&CStr>) -> Result<NewStore<Self>>;
 
     /// Reads the metadata from the COW device, or writes that of an empty snapshot to a new one,
-    /// and reports each exception to `add`, whose error is to be passed on. Before the first, and
-    /// also where there is none, it reports the chunk size in sectors to `begin`; not for a snapshot
-    /// that may not be used.
+    /// and inserts each exception into `table`, whose errors are passed on.
     ///
     /// `chunk_sectors` is the chunk size of the table, in sectors, 0 if it names none. May sleep.
-    fn read_metadata(
+    fn read_metadata<T: ExceptionTable>(
         &self,
         devices: Devices<'_>,
         chunk_sectors: u32,
-        begin: &mut dyn FnMut(u32) -> Result,
-        add: &mut dyn FnMut(Exception) -> Result,
+        table: &mut T,
     ) -> Result<Metadata>;
 
     /// Hands out consecutive chunks of the COW device to copy chunks to, from 1 to `max`; returns the

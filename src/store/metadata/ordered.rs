@@ -29,8 +29,8 @@ const BLOCK_BITS: u32 = 8;
 ///
 /// Memory is that of [`Pairs`], 16 bytes an exception. It is given back page by page while
 /// dm-snapshot allocates 32 bytes for each, so that no more is in use at any time than afterwards.
-pub struct Ordered<P: Platform, F> {
-    add: F,
+pub struct Ordered<P: Platform, R> {
+    receiver: R,
     /// `(old chunk, new chunk)` of each.
     exceptions: Pairs<P>,
     /// The last new chunk.
@@ -39,11 +39,11 @@ pub struct Ordered<P: Platform, F> {
     ascending: bool,
 }
 
-impl<P: Platform, F> Ordered<P, F> {
-    /// Hands over to `add`.
-    pub fn new(add: F) -> Self {
+impl<P: Platform, R> Ordered<P, R> {
+    /// Hands over to `receiver`.
+    pub fn new(receiver: R) -> Self {
         Self {
-            add,
+            receiver,
             exceptions: Pairs::new(),
             last_new: 0,
             ascending: true,
@@ -51,7 +51,11 @@ impl<P: Platform, F> Ordered<P, F> {
     }
 }
 
-impl<P: Platform, E, F: FnMut(Exception) -> Result<(), E>> Receiver<E> for Ordered<P, F> {
+impl<P: Platform, E, R: Receiver<E>> Receiver<E> for Ordered<P, R> {
+    fn chunk_size(&mut self, sectors: u32) -> Result<(), E> {
+        self.receiver.chunk_size(sectors)
+    }
+
     fn take(&mut self, e: Exception) -> Result<(), Error<E>> {
         self.ascending &= e.new > self.last_new;
         self.last_new = e.new;
@@ -70,10 +74,10 @@ impl<P: Platform, E, F: FnMut(Exception) -> Result<(), E>> Receiver<E> for Order
             for &(old, new) in page.as_slice() {
                 let e = Exception { old, new };
                 block.put(e).map_err(fault)?;
-                (self.add)(e).map_err(Error::Io)?;
+                self.receiver.take(e)?;
             }
         }
-        Ok(())
+        self.receiver.finish()
     }
 }
 

@@ -7,9 +7,8 @@ use crate::format::Exception;
 
 /// Takes the exceptions that [`load`](super::load) finds.
 ///
-/// [`Ordered`](super::Ordered) stands before a table that wants them in order and checked for old
-/// chunks that are used twice. A table that finds those by itself is a receiver; so is a function
-/// that takes exceptions as they come.
+/// [`Ordered`](super::Ordered) stands before one that wants them in order and checked for old
+/// chunks that are used twice. A function is a receiver that takes them as they come.
 pub trait Receiver<E> {
     /// Takes the chunk size in sectors, before the first exception, and also where there is none.
     fn chunk_size(&mut self, _sectors: u32) -> Result<(), E> {
