@@ -546,9 +546,9 @@ impl Leased<Snapshot> {
             devices: &devices,
             loader: None,
         };
-        let found =
-            self.store
-                .read_metadata(borrowed(&devices), chunk_sectors, &mut loading)?;
+        let found = self
+            .store
+            .read_metadata(borrowed(&devices), chunk_sectors, &mut loading)?;
         if found.chunk_sectors == 0 {
             return Err(LoadFailure::NoChunkSize);
         }
