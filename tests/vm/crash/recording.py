@@ -12,21 +12,27 @@ from expected import Expected
 
 
 class Recording:
-    """`start`: the first byte of the origin that has content and may be written; before it, all is zero."""
+    """`start`: the first byte of the origin that has content and may be written; before it, all is zero. `beside`: another
+    of the same origin, see several.py."""
 
-    def __init__(self, recorder, disk, seed, chunk, origin_bytes, cow_bytes, block=512, start=0):
-        self.rng = random.Random(seed)
+    def __init__(self, recorder, disk, seed, chunk, origin_bytes, cow_bytes, block=512, start=0, beside=None):
+        self.rng = beside.rng if beside else random.Random(seed)
         self.chunk, self.bytes, self.block, self.start = chunk, chunk * 512, block, start
-        self.log = nbd.Log()
+        self.log = beside.log if beside else nbd.Log()
         # requests wait for each other, so that there is something to lose
         common = {"block": block, "log": self.log, "linger": 0.0005}
-        self.origin = recorder(origin_bytes, name="origin", **common)
+        self.origin = beside.origin if beside else recorder(origin_bytes, name="origin", **common)
         self.cow = recorder(cow_bytes, name="cow", **common)
         self.crashed = crashed_disks.CrashedDisks(disk, origin_bytes, cow_bytes, chunk, block)
-        content = self.rng.randbytes(origin_bytes - start)
+        content = self.origin.read(start) if beside else self.rng.randbytes(origin_bytes - start)
         self.put(self.origin, start, content)
-        self.expected = {"origin": Expected(self.log, start, content), "snapshot": Expected(self.log, start, content)}
+        self.expected = {"origin": Expected(self.log, start, content)}
+        self.begin_with(content)
         self.created = self.lost = None
+
+    def begin_with(self, content):
+        """What the snapshot has at first."""
+        self.expected["snapshot"] = Expected(self.log, self.start, content)
 
     def put(self, disk, offset, data):
         """What a disk holds before the log begins."""

@@ -16,6 +16,7 @@ import nbd
 import pytest
 import replay
 from recording import Recording
+from several import Several
 from verify import Verifier
 
 CPUS = 1
@@ -202,6 +203,39 @@ def test_overflow(record, writer, step):
 @pytest.mark.parametrize("kind", ["write", "flush"])
 def test_failure(record, writer, kind, step):
     lose(record, writer, f"failed {kind}", step, 120, (kind, 1 + step if kind == "flush" else 3 + 5 * step))
+
+
+# chunk sizes in sectors, and one whose COW device is too small, if any
+SEVERAL = [((8, 32), None), ((16, 16, 4), None), ((4, 8, 8, 64), None), ((8, 16, 8), 2)]
+
+
+@pytest.mark.rust_only
+@pytest.mark.parametrize("chunks,small", SEVERAL, ids=lambda value: str(value))
+def test_several(recorder, disk, writer, chunks, small):
+    """Snapshots of several chunk sizes, made one after the other while the origin is written, and written themselves;
+    with `small`, that one overflows."""
+    size = 1 << 20
+    rooms = [6 if n == small else size // 512 // chunk + 40 for n, chunk in enumerate(chunks)]
+    several = Several(recorder, disk, SEED, chunks, rooms, size)
+    try:
+        aio = writer(16, several.MOST)
+        written = []
+        for number, one in enumerate(several.all):
+            several.create(number)
+            if number == small:
+                one.lost = one.created
+            else:
+                written.append(number)
+            several.fill(aio, 40, written)
+        several.fill(aio, 120, written)
+        assert [one.snapshot.status() == "Invalid" for one in several.all] == [n == small for n in range(len(chunks))]
+        several.close(aio)
+        for number, one in enumerate(several.all):
+            verifier = Verifier(one, SEED + number)
+            verifier.run(f"several, {chunks}, {number}", share(16), verifier.look_at_snapshot, begin=one.created)
+    finally:
+        for one in several.all:
+            one.crashed.close()
 
 
 @pytest.mark.parametrize("step", ROUNDS)

@@ -36,6 +36,8 @@ class Verifier:
             expected.advance(moment)
         while self.origin_writes and self.origin_writes[0].arrived <= moment:
             op = self.origin_writes.pop(0)
+            if self.recording.created is not None and op.arrived < self.recording.created:
+                continue
             size = self.recording.bytes
             self.needed |= set(range(op.offset // size, (op.offset + op.length - 1) // size + 1))
 
