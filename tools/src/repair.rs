@@ -10,8 +10,9 @@
 //! * Of records with the same new chunk at most one is right. dm-snapshot hands out new chunks in
 //!   ascending order, so one that lies between its neighbours' is kept if it is the only such one;
 //!   otherwise none is.
-//! * Of records with the same old chunk the last is kept: it is the one that the store in Linux 7.3's
-//!   dm-snapshot reads and writes.
+//! * Of records with the same old chunk the first is kept: a chunk is copied before it is overwritten
+//!   for the first time. A later copy has what was written since, or belongs to another life of the
+//!   device. (Which of them dm-snapshot's C core reads depends on what else is in its table.)
 //!
 //! The list ends with the first empty record, as for the kernel. What follows it was either cleared
 //! on purpose (by a merge) or lost its predecessors to damage; only the user can know, and may ask
@@ -49,7 +50,7 @@ pub enum Reason {
     Fault(Fault),
     /// Another record has the same new chunk, and nothing says which is right.
     NewDoubtful(u64),
-    /// A later record has the same old chunk.
+    /// An earlier record has the same old chunk.
     OldUsedTwice(u64, Place),
     /// It stands after the end of the list.
     PastEnd(Place),
@@ -80,8 +81,8 @@ impl fmt::Display for Reason {
             Self::NewDoubtful(new) => {
                 write!(f, "new chunk {new} is also another record's")
             }
-            Self::OldUsedTwice(old, last) => {
-                write!(f, "old chunk {old} is also that of {last}, which is kept")
+            Self::OldUsedTwice(old, first) => {
+                write!(f, "old chunk {old} is also that of {first}, which is kept")
             }
             Self::PastEnd(place) => write!(f, "{place}: it stands after the end of the list"),
             Self::Unreadable(place, count, error) => {
@@ -224,7 +225,7 @@ impl Plan {
                     let reason = match doubt {
                         Doubt::NewUsedTwice => Reason::Fault(Fault::NewUsedTwice(place, e.new)),
                         Doubt::New => Reason::NewDoubtful(e.new),
-                        Doubt::Old(last) => Reason::OldUsedTwice(e.old, self.geometry.place(*last)),
+                        Doubt::Old(first) => Reason::OldUsedTwice(e.old, self.geometry.place(*first)),
                     };
                     (Some(e), reason)
                 }
@@ -346,9 +347,9 @@ impl Plan {
         order.sort_unstable();
         let doubts = self.doubts.len();
         for same in order.chunk_by(|a, b| a.0 == b.0) {
-            if let [earlier @ .., (_, last)] = same {
-                for (_, record) in earlier {
-                    push(&mut self.doubts, (*record, Doubt::Old(*last)))?;
+            if let [(_, first), later @ ..] = same {
+                for (_, record) in later {
+                    push(&mut self.doubts, (*record, Doubt::Old(*first)))?;
                 }
             }
         }

@@ -150,7 +150,7 @@ fn each_reason_is_told() {
         "dropped 13 1: area 0 record 3 (byte 4144): new chunk 1 is a metadata chunk",
         "area 0 record 5 (byte 4176): new chunk 1099511627776 lies beyond",
         "area 0 record 7 (byte 4208): new chunk 14 is used by an earlier record",
-        "dropped 12 4: old chunk 12 is also that of area 0 record 9 (byte 4240), which is kept",
+        "dropped 12 11: old chunk 12 is also that of area 0 record 2 (byte 4128), which is kept",
         "old chunk 1125899906842624 lies beyond the end of the origin",
         "area 0 record 22 (byte 4448): it stands after the end of the list",
     ] {

@@ -76,7 +76,7 @@ snapshot gives what the origin holds now.
 A record is dropped if one of its chunks lies beyond its device's end or its new chunk is a \
 metadata chunk (give --origin to have old chunks checked); if its new chunk is also another \
 record's, unless it alone fits the ascending order in which chunks are handed out; if its old chunk \
-is also a later record's, which is the one that Linux 7.3's own store reads; if it or its chunk cannot be \
+is also an earlier record's, which is the copy that was made first; if it or its chunk cannot be \
 read.
 
 The first empty record ends the list. Records after it are usually left from a merge and must not \
