@@ -37,7 +37,7 @@ matrix: ## a quick set of tests on every supported kernel, or on those of KERNEL
 deb: ## Debian packages in build/deb: the module for the kernels of KERNEL= (several names), the tools, documentation
 	@scripts/deb
 
-check: ## every check and test, on stock kernels in virtual machines, or FLAVOUR=uml, debug (KASAN, lockdep, …); CORE=c, rust
+check: ## every check and test, on stock kernels in virtual machines, or FLAVOUR=uml, debug (KASAN, lockdep, …); CORE=c or rust alone
 	@scripts/check
 
 crash: ## crash the machine at POINTS=10600 points of recorded workloads, and look at what is left (CORE=, SEED=)
