@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which operation is next."""
 
-import lives
+import activations
 import merging
 import module
 import tables
@@ -25,9 +25,9 @@ OPERATIONS = [
     (tables.suspend, 8, lambda world: world.snapshots),
     (merging.at_once, 3, lambda world: world.settled()),
     (merging.with_interruptions, 3, lambda world: world.settled()),
-    (lives.next_life, 6, lambda world: world.snapshots),
-    (lives.attempt_to_unload, 1, lambda world: any(s.store == "rust" for s in world.snapshots)),
-    (lives.beside_c, 10, lambda world: world.store == "c" and module.CORE == "c"),
+    (activations.reactivate, 6, lambda world: world.snapshots),
+    (activations.attempt_to_unload, 1, lambda world: any(s.store == "rust" for s in world.snapshots)),
+    (activations.beside_c, 10, lambda world: world.store == "c" and module.CORE == "c"),
 ]
 
 

@@ -4,7 +4,7 @@
 import os
 import time
 
-import lives
+import activations
 import lvm
 import volumes
 from lvm import PATIENCE, VG
@@ -35,7 +35,7 @@ def _end(world):
         world.settle(snapshot, [], effects, snapshot.outcomes(*effects))
         snapshot.due = set()
     world.synchronize()
-    lives.owned(world)
+    activations.owned(world)
     world.compare()
     world.counts["merges"] += 1
 
@@ -69,13 +69,13 @@ def with_interruptions(world):
         lvm.run(*command, f"{VG}/{snapshot.name}")
     finally:
         os.close(origin)
-    lives.deactivate(world)
+    activations.deactivate(world)
     _begin(world, snapshot)
-    lives.activate(world, "--poll", "n")
+    activations.activate(world, "--poll", "n")
     for _ in range(cuts):
         if world.rng.random() < 0.5:
             _use(world)
-        lives.next_life(world, "--poll", "n")
+        activations.reactivate(world, "--poll", "n")
     _use(world)
     lvm.run("lvchange", "-q", "--poll", "y", f"{VG}/{ORIGIN}")
     _end(world)

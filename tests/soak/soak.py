@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Leads an origin and its snapshots through random lives in a guest, and compares them with a model throughout.
+"""Leads an origin and its snapshots through random use in a guest, and compares them with a model throughout.
 
 Uses the disks $DISK_ONE and $DISK_TWO; what is on them is lost. Ends with one line, "soak: ok …" or "soak:
 FAILED …".
@@ -17,15 +17,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "guest"))
 
-import choice  # noqa: E402 - found in this directory
+import activations  # noqa: E402 - found in this directory
+import choice  # noqa: E402
 import kmsg  # noqa: E402 - found in tests/guest
-import lives  # noqa: E402
 import memory  # noqa: E402
 from model import Wrong  # noqa: E402
 from world import World  # noqa: E402
 
-COUNTS = ("eras", "lives", "C lives", "snapshots", "overflows", "extends", "reloads", "suspends", "merges",
-          "interrupted", "module reloads", "refused rmmods", "checked")
+COUNTS = ("volume groups", "activations", "C activations", "snapshots", "overflows", "extends", "reloads",
+          "suspends", "merges", "interrupted", "module reloads", "refused rmmods", "checked")
 
 
 class Soak:
@@ -70,14 +70,14 @@ class Soak:
 
     def era(self):
         """One volume group; a new one now and then, so that chance has other sizes to play with."""
-        lives.begin(self.world)
+        activations.begin(self.world)
         for _ in range(self.world.rng.randint(50, 150)):
             self.operations += 1
             choice.choose(self.world)(self.world)
             self.complaints()
             if self.enough():
                 break
-        lives.end(self.world)
+        activations.end(self.world)
         self.complaints()
 
     def run(self):

@@ -4,7 +4,7 @@
 import time
 
 import dm
-import lives
+import activations
 import lvm
 from world import ORIGIN
 
@@ -50,7 +50,7 @@ def reload(world):
 
     world.burst(made, again, reloads=True)
     world.synchronize()
-    lives.owned(world)
+    activations.owned(world)
 
 
 def suspend(world):

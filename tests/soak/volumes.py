@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What LVM does with snapshots within a life."""
+"""What LVM does with snapshots between two activations."""
 
 import re
 
-import lives
+import activations
 import lvm
 import model
 from lvm import VG
@@ -42,7 +42,7 @@ def create_as(world, chunk, kilobytes, made):
     if snapshot.state is VALID:
         model.resolve(world.path(snapshot), before, [w for stream in made for w in stream.writes()], str(snapshot))
     world.synchronize()
-    lives.owned(world)
+    activations.owned(world)
     world.counts["snapshots"] += 1
     return snapshot
 
@@ -54,7 +54,7 @@ def drop(world):
     world.snapshots.remove(snapshot)
     world.burst(made, lambda: lvm.run("lvremove", "-q", "-y", f"{VG}/{snapshot.name}"), reloads=True)
     world.synchronize()
-    lives.owned(world)
+    activations.owned(world)
 
 
 def extend(world):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Writing and reading, within a life."""
+"""Writing and reading, between two activations."""
 
 import tables
 

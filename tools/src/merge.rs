@@ -79,7 +79,7 @@ pub fn merge(
         records: 0,
         merged: Merged::default(),
     };
-    let stale = merge.survey()?;
+    let stale = merge.check_list()?;
     let chunk_bytes = merge.chunk_bytes();
     let bytes = merge.records * chunk_bytes;
     if options.dry_run {
@@ -139,7 +139,7 @@ impl Merge<'_> {
     }
 
     /// Checks the whole list and counts it; returns whether something stands after its end.
-    fn survey(&mut self) -> Result<bool> {
+    fn check_list(&mut self) -> Result<bool> {
         let mut old_chunks = Distinct::default();
         let walked = self.cow.walk(self.geometry, |_, e| {
             old_chunks.give(e.old);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A volume group comes and goes; between, its origin and snapshots are deactivated and activated again. What a life
+"""A volume group comes and goes; between, its origin and snapshots are deactivated and activated again. What an activation
 leaves on the COW devices is checked, by snap_check and by what the model knows."""
 
 import json
@@ -32,7 +32,7 @@ def begin(world):
     lvm.run("lvcreate", "-q", "-y", "-L", f"{world.size >> 10}k", "-n", ORIGIN, VG)
     world.content = bytearray(rng.randbytes(world.size))
     disks.write(world.path(None), 0, world.content)
-    world.counts["eras"] += 1
+    world.counts["volume groups"] += 1
 
 
 def end(world):
@@ -47,7 +47,7 @@ def end(world):
 
 
 def deactivate(world):
-    """Ends a life and checks what it left."""
+    """Deactivates all and checks what is left."""
     there = world.snapshots + ([world.merging] if world.merging else [])
     cows = {snapshot: lvm.device(f"{snapshot.name}-cow").table() for snapshot in there}
     origin = lvm.device(f"{ORIGIN}-real").table() if there else None
@@ -58,7 +58,7 @@ def deactivate(world):
     for snapshot in there:
         check(world, snapshot, cows[snapshot], origin)
         snapshot.store = None
-    world.counts["lives"] += 1
+    world.counts["activations"] += 1
 
 
 def idle():
@@ -72,7 +72,7 @@ def idle():
 
 
 def check(world, snapshot, table, origin):
-    """What is on a COW device between two lives."""
+    """What is on a COW device between two activations."""
     devices = [dm.Device("check-origin", origin), dm.Device("check-cow", table)]
     try:
         run = subprocess.run([PROGRAM, "check", "--json", "--origin", devices[0].path, devices[1].path],
@@ -103,7 +103,7 @@ def check(world, snapshot, table, origin):
 
 
 def activate(world, *options):
-    """Begins a life, with the store that world.store says."""
+    """Activates all, with the store that world.store says."""
     module.use(world.store)
     lvm.run("vgchange", "-q", "-ay", *options, VG)
     for snapshot in world.snapshots:
@@ -133,19 +133,19 @@ def owned(world):
         raise Wrong(f"the module is used {module.refcount()} times, not {expected}")
 
 
-def next_life(world, *options):
+def reactivate(world, *options):
     """All is deactivated and activated again, as by a reboot; sometimes with the other store."""
     before = world.store
-    world.store = "c" if world.rng.random() < 0.25 or not world.counts["C lives"] else "rust"
+    world.store = "c" if world.rng.random() < 0.25 or not world.counts["C activations"] else "rust"
     reloads = world.rng.choice([0, 0, 1, 2])
-    world.note(f"next life: {world.store}, the module {reloads} times out and in")
+    world.note(f"next activation: {world.store}, the module {reloads} times out and in")
     deactivate(world)
     for _ in range(reloads):
         module.use("c")
         module.use("rust")
     activate(world, *options)
     world.counts["module reloads"] += reloads + (before != world.store)
-    world.counts["C lives"] += world.store == "c"
+    world.counts["C activations"] += world.store == "c"
 
 
 def attempt_to_unload(world):
