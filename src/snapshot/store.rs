@@ -3,9 +3,7 @@
 //! The exception stores that a table can ask for.
 
 use super::snapshot::Recorded;
-use crate::dm::exception_store::{
-    Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage,
-};
+use crate::dm::exception_store::{Devices, ExceptionStore, Metadata, NewStore, TableLine, Usage};
 use crate::format::Exception;
 use crate::store::{Persistent, Transient};
 use kernel::{fmt, prelude::*, str::CStr};
@@ -102,10 +100,16 @@ impl Store {
         matches!(self, Self::Persistent(_))
     }
 
-    /// See [`ExceptionStore::prepare_merge`].
-    pub(super) fn prepare_merge(&self, devices: Devices<'_>) -> Result<Option<Run>> {
+    /// See [`ExceptionStore::last_exceptions`].
+    pub(super) fn last_exceptions(
+        &self,
+        devices: Devices<'_>,
+        skip: u64,
+        max: u32,
+        each: &mut dyn FnMut(Exception),
+    ) -> Result {
         match self {
-            Self::Persistent(store) => store.prepare_merge(devices),
+            Self::Persistent(store) => store.last_exceptions(devices, skip, max, each),
             Self::Transient(_) => Err(EINVAL),
         }
     }

@@ -37,4 +37,6 @@ mod operations;
 #[cfg(under_c_core)]
 pub(crate) use c_core::{CommitCallback, Registration};
 pub(crate) use completion::Completion;
-pub(crate) use operations::{Devices, ExceptionStore, Metadata, NewStore, Run, TableLine, Usage};
+#[cfg(under_c_core)]
+pub(crate) use operations::Run;
+pub(crate) use operations::{Devices, ExceptionStore, Metadata, NewStore, TableLine, Usage};

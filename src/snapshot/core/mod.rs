@@ -33,6 +33,7 @@
 
 mod copy;
 mod epochs;
+mod merge;
 mod pipeline;
 mod shard;
 mod slot;
@@ -40,6 +41,7 @@ pub mod table;
 
 pub use copy::{CopyId, Exceptions, Finished, Item, Released, Spare, Start, MAX_MEMBERS};
 pub use epochs::Epochs;
+pub use merge::{Limits, Merge, MergeCopy, MergeCopyId, Outcome, Run, Step};
 pub use pipeline::Pipeline;
 pub use shard::{Cover, MergeWrite, OriginWrite, Read, Shard, SnapshotWrite};
 
