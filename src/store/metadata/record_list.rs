@@ -250,7 +250,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
     }
 
     // The C core merges by runs, our targets by batches.
-    #[cfg_attr(not(under_c_core), allow(dead_code))]
+    #[allow(dead_code)]
     /// The run of records that the list ends with, as far as it lies in a window; `None` if the
     /// list is empty. No longer than what a copy of it may have in sectors, an `int`.
     pub fn last_run<D: Disk<Buffer = B>>(
@@ -284,7 +284,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
     }
 
     // The C core merges by runs, our targets by batches.
-    #[cfg_attr(under_c_core, allow(dead_code))]
+    #[allow(dead_code)]
     /// Shows `visit` records from the end of the list on, the last one first: not the last `skip`, and
     /// at most `max`, but at least one if there is one. It ends early where a window begins if that
     /// spares the next one from being read twice.
