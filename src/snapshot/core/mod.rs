@@ -30,6 +30,11 @@
 //!    handed out, and the store records them in that order: [`Shard::recorded`].
 //! 4. When all are recorded and the epoch is over, the copy is finished: [`Finished`] has the bios
 //!    that waited.
+//!
+//! # Merging
+//!
+//! [`Merge`] says what to do next to merge a snapshot into its origin, and which writes wait for that.
+//! It has a lock of its own, which may be taken with a shard's held.
 
 mod copy;
 mod epochs;
