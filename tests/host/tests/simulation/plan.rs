@@ -106,7 +106,7 @@ impl Plan {
             rng.between(0, 4),    // flush
             rng.between(0, 2),    // snapshots that come and go
             rng.between(0, 2),    // handovers
-            rng.pick(&[0, 2, 6]), // merges
+            rng.pick(&[0, 2, 6, 15]), // merges
             rng.between(0, 1),    // crashes
         ];
         let shifts: Vec<u32> = match rng.below(3) {
