@@ -8,15 +8,12 @@
 use core::borrow::Borrow;
 use dm::exception_store::{CommitCallback, Registration};
 use kernel::{c_str, prelude::*};
-use store::Persistent;
+use store::{Persistent, DM_MSG_PREFIX};
 
 mod dm;
 // Public for the tools and the host's tests, which compile these files too.
 pub mod format;
 mod store;
-
-/// What every message of the module begins with; ends with a NUL.
-const DM_MSG_PREFIX: &[u8] = b"device-mapper: persistent snapshot\0";
 
 module! {
     type: DmSnapPersistent,

@@ -7,7 +7,7 @@
 
 use dm::target::Registration;
 use kernel::prelude::*;
-use snapshot::{MergeTarget, OriginTarget, SnapshotTarget};
+use snapshot::{MergeTarget, OriginTarget, SnapshotTarget, DM_MSG_PREFIX};
 
 mod dm;
 // Public for the tools and the host's tests, which compile these files too.
@@ -18,9 +18,6 @@ pub mod format;
 mod memory;
 mod snapshot;
 mod store;
-
-/// What every message of the module begins with; ends with a NUL.
-const DM_MSG_PREFIX: &[u8] = b"device-mapper: snapshots\0";
 
 module! {
     type: DmSnapshot,

@@ -75,12 +75,6 @@ impl BlockDevice {
         // SAFETY: `limits` points into the queue of an open device; see `sectors` for the read.
         unsafe { addr_of!((*self.limits()).physical_block_size).read_volatile() }
     }
-
-    /// Whether the device says that it can write zeroes without being sent any.
-    pub(crate) fn writes_zeroes(&self) -> bool {
-        // SAFETY: `limits` points into the queue of an open device; see `sectors` for the read.
-        unsafe { addr_of!((*self.limits()).max_write_zeroes_sectors).read_volatile() != 0 }
-    }
 }
 
 impl fmt::Display for BlockDevice {

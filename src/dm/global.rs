@@ -57,8 +57,11 @@ macro_rules! global_mutex {
                 MADE.call(|| unsafe { MUTEX.init() });
             }
 
+            /// The mutex, locked.
+            pub(super) type Guard = kernel::sync::lock::GlobalGuard<MUTEX>;
+
             /// Locks the mutex. Sleeps.
-            pub(super) fn lock() -> Option<kernel::sync::lock::GlobalGuard<MUTEX>> {
+            pub(super) fn lock() -> Option<Guard> {
                 MADE.is_done().then(|| MUTEX.lock())
             }
         }

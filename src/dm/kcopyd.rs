@@ -55,13 +55,12 @@ pub(crate) trait CopyJob: Sized + Send + 'static {
     /// Called once for each copy, in kcopyd's thread, which serves all copies of the client: others
     /// wait while this runs. May sleep.
     ///
-    /// `read_failed` says that nothing can be said of the copies; bit n of `write_failed` that
-    /// the one at `to[n]` is not good.
+    /// With `read_failed` no copy is good; with bit n of `write_failed` the one at `to[n]` is not.
     fn done(job: KBox<CopyOf<Self>>, read_failed: bool, write_failed: usize);
 }
 
-/// A job with the devices that it keeps open while something is copied: memory for a copy, made
-/// before it is known whether there is any to spare.
+/// A job, with room for the references that keep its devices open while it is under way. It is made
+/// beforehand, so that starting a copy needs no memory.
 pub(crate) struct CopyOf<J> {
     devices: [Option<DeviceRef>; DM_KCOPYD_MAX_REGIONS + 1],
     job: J,

@@ -2,7 +2,8 @@
 
 //! Safe wrappers over the parts of device-mapper that exception stores and targets need.
 //!
-//! Everything `unsafe` of this module lives here. The layer knows nothing of the store above it.
+//! Everything `unsafe` of the modules lives here. The layer knows nothing of the stores and targets
+//! above it.
 //!
 //! | here | stands for |
 //! | --- | --- |

@@ -41,7 +41,7 @@ impl Deref for OwnedDevice {
 ///
 /// # Invariants
 ///
-/// `device` is one that `opened` opened, and which stays open as long as somebody has `_use`.
+/// `device` is one of an [`OpenDevices`], which keeps it open as long as somebody has `_use`.
 #[derive(Clone)]
 pub(crate) struct DeviceRef {
     device: NonNull<dm_dev>,
@@ -62,7 +62,8 @@ impl Deref for DeviceRef {
     }
 }
 
-/// That somebody uses devices of a target. The last to go says so.
+/// Is there as long as somebody uses devices of a target. Its end completes `over`, which the end
+/// of the table waits for.
 struct Use {
     over: Arc<Completion>,
 }
@@ -78,7 +79,8 @@ impl Drop for Use {
 /// device-mapper takes no lock when it opens and closes a table's devices. So that happens only
 /// while the table is made, and when it goes away.
 pub(super) struct OpenDevices {
-    opened: KVec<NonNull<dm_dev>>,
+    /// Each with its number.
+    opened: KVec<(u32, NonNull<dm_dev>)>,
     in_use: Arc<Use>,
     over: Arc<Completion>,
 }
@@ -99,7 +101,8 @@ impl OpenDevices {
         })
     }
 
-    /// Opens a device.
+    /// Opens a device. Fails with `EEXIST` if it was opened before: device-mapper might put another
+    /// `struct dm_dev` in the place of the one that was handed out then.
     ///
     /// # Safety
     ///
@@ -111,11 +114,17 @@ impl OpenDevices {
         write: bool,
     ) -> Result<OwnedDevice> {
         self.opened.reserve(1, GFP_KERNEL)?;
+        let mut number = 0;
+        // SAFETY: `path` is a string, and `number` is ours.
+        to_result(unsafe { shim::dm_shim_device_number(path.as_char_ptr(), &mut number) })?;
+        if self.opened.iter().any(|(other, _)| *other == number) {
+            return Err(EEXIST);
+        }
         let mut device = core::ptr::null_mut();
         // SAFETY: The caller vouches for `ti`; `path` is a string, and `device` is ours.
         to_result(unsafe { shim::dm_shim_get_device(ti, path.as_char_ptr(), write, &mut device) })?;
         let device = NonNull::new(device).ok_or(ENXIO)?;
-        self.opened.push(device, GFP_KERNEL)?;
+        self.opened.push((number, device), GFP_KERNEL)?;
         // INVARIANT: Opened just now, and closed only by `close`, which waits for all uses.
         Ok(OwnedDevice(DeviceRef {
             device,
@@ -132,7 +141,7 @@ impl OpenDevices {
     pub(super) unsafe fn close(self, ti: *mut dm_target) {
         drop(self.in_use);
         self.over.wait_for_completion();
-        for device in self.opened {
+        for (_, device) in self.opened {
             // SAFETY: The caller vouches for `ti`. The device was opened with it, and nobody has
             // a handle of it any more.
             unsafe { shim::dm_shim_put_device(ti, device.as_ptr()) };

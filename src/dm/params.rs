@@ -4,8 +4,8 @@
 
 use super::shim;
 
-/// `snapshot_cow_threshold`: how many chunks of a snapshot may be in the process of being copied
-/// at a time. The administrator may change it at any time.
+/// `snapshot_cow_threshold`: how many chunks of an origin may be in the process of being copied, for
+/// all its snapshots together, at a time. The administrator may change it at any time.
 pub(crate) fn cow_threshold() -> u32 {
     // SAFETY: It reads a variable.
     unsafe { shim::dm_shim_cow_threshold() }

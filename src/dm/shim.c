@@ -25,7 +25,7 @@
 static unsigned int snapshot_cow_threshold = 2048;
 module_param_named(snapshot_cow_threshold, snapshot_cow_threshold, uint, 0644);
 MODULE_PARM_DESC(snapshot_cow_threshold,
-		 "Chunks that may be in the process of being copied at a time, for each snapshot");
+		 "Chunks of an origin that may be in the process of being copied at a time");
 
 static struct dm_kcopyd_throttle snapshot_copy_throttle = { .throttle = 100 };
 module_param_named(snapshot_copy_throttle, snapshot_copy_throttle.throttle, uint, 0644);
@@ -230,6 +230,17 @@ void dm_shim_set_max_io_len(struct dm_target *ti, u32 sectors)
 	WRITE_ONCE(ti->max_io_len, sectors);
 }
 
+/* The number of the device that a table line names, without opening it. */
+int dm_shim_device_number(const char *path, u32 *number)
+{
+	dev_t dev;
+	int r = dm_devt_from_path(path, &dev);
+
+	if (!r)
+		*number = dev;
+	return r;
+}
+
 int dm_shim_get_device(struct dm_target *ti, const char *path, bool write, struct dm_dev **dev)
 {
 	return dm_get_device(ti, path, BLK_OPEN_READ | (write ? BLK_OPEN_WRITE : 0), dev);
@@ -316,7 +327,11 @@ void dm_shim_kcopyd_copy(struct dm_kcopyd_client *client, struct dm_io_region *f
 			 unsigned int count, struct dm_io_region *to, dm_kcopyd_notify_fn done,
 			 void *context)
 {
-	dm_kcopyd_copy(client, from, count, to, 0, done, context);
+	/*
+	 * Without this flag kcopyd gives up what is left of a copy when a write fails, and
+	 * reports the destination that failed only: the others would count as written.
+	 */
+	dm_kcopyd_copy(client, from, count, to, BIT(DM_KCOPYD_IGNORE_ERROR), done, context);
 }
 
 /* Locks and waiting */

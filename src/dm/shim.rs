@@ -129,6 +129,7 @@ extern "C" {
     pub(super) fn dm_shim_set_num_flush_bios(ti: *mut dm_target, count: c_uint);
     pub(super) fn dm_shim_set_num_discard_bios(ti: *mut dm_target, count: c_uint);
     pub(super) fn dm_shim_set_max_io_len(ti: *mut dm_target, sectors: u32);
+    pub(super) fn dm_shim_device_number(path: *const c_char, number: *mut u32) -> c_int;
     pub(super) fn dm_shim_get_device(
         ti: *mut dm_target,
         path: *const c_char,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Whether somebody waits in vain.
+//! Whether the current process was told to die.
 
 use core::ptr::addr_of;
 use kernel::{bindings, current};

@@ -21,8 +21,9 @@ type Pages<P> = <P as Platform>::List<Page<P>>;
 ///
 /// Memory is 16 bytes a pair, in pages of 4 KiB, and a hundredth of that for finding the pages;
 /// nothing is copied when the list grows. Sorting takes another 2^[`MAX_BITS`] pages at most, and
-/// no more than the list itself where that is short. It goes once over the list for every
-/// [`MAX_BITS`] bits in which the numbers differ, so seven times at most, whatever the numbers.
+/// 16 where the list is short. It goes over the list once for every [`MAX_BITS`] bits in which the
+/// numbers differ, so seven times at most, whatever they are; over one of less than 2^[`MAX_BITS`]
+/// pages more often, up to 16 times.
 pub struct Pairs<P: Platform> {
     /// None is empty; any but the last may be partly filled only after a sort.
     pages: Pages<P>,

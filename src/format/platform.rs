@@ -13,7 +13,7 @@ pub trait Platform {
 
     /// Whether to go on: false once whoever waits for the result was told to die.
     ///
-    /// Asked every few hundred records, in process context.
+    /// Asked every few thousand records at the latest, in process context.
     fn may_go_on() -> bool;
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Leased<T> {
     lease: Arc<Lease>,
 }
 
-/// That somebody has a value. The last to go says so.
+/// Is there as long as somebody has a share. Its end completes what the owner waits for.
 struct Lease(Arc<Completion>);
 
 impl Drop for Lease {

@@ -7,6 +7,7 @@ use super::{
     leased::Leased,
     origin::Devices,
     snapshot::{borrowed, Snapshot},
+    DM_MSG_PREFIX,
 };
 use crate::dm::{
     kcopyd::{CopyJob, CopyOf, Region},

@@ -8,6 +8,7 @@ use super::{
     merge_io::{self, Slow, SlowIo},
     origin::{Devices, ShardCell},
     snapshot::Snapshot,
+    DM_MSG_PREFIX,
 };
 use crate::dm::{
     message::dm_err,
@@ -198,7 +199,7 @@ impl WorkItem for Merger {
         let snapshot = (*this.snapshot.lock()).clone();
         if let Some(snapshot) = snapshot {
             if this.merge(&snapshot) == Outcome::Failed {
-                snapshot.state().set_merge_failed();
+                snapshot.state().set_merge_failed(true);
             }
         }
         *this.snapshot.lock() = None;

@@ -59,3 +59,6 @@ pub(crate) use snapshot_target::SnapshotTarget;
 use leased::Leased;
 use origin::Origin;
 use snapshot::Snapshot;
+
+/// What every message of the targets begins with.
+pub(crate) const DM_MSG_PREFIX: &::core::ffi::CStr = c"device-mapper: snapshots";

@@ -181,9 +181,9 @@ impl Origin {
 
     /// So many chunks are not being copied any more.
     pub(super) fn copying_ended(&self, chunks: u64) {
-        let before = self.copying.fetch_sub(chunks, SeqCst);
-        let threshold = u64::from(params::cow_threshold());
-        if before > threshold && before - chunks <= threshold {
+        let left = self.copying.fetch_sub(chunks, SeqCst) - chunks;
+        // The limit may have been raised since somebody began to wait.
+        if left <= params::cow_threshold().into() {
             self.room.wake_all();
         }
     }
@@ -221,7 +221,7 @@ impl Leased<Origin> {
                 OriginWrite::Submit(bio) => return Some(bio),
                 OriginWrite::Waits => return None,
                 OriginWrite::NoSpare(bio, count) => {
-                    // Who waits already must not wait for others.
+                    // One that has waited comes from a worker that ends copies: it must not wait.
                     if B::MAY_CUT {
                         self.wait_for_room();
                     }

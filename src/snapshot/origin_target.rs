@@ -24,6 +24,7 @@ pub(crate) struct OriginTarget {
 impl Target for OriginTarget {
     const NAME: &'static CStr = c_str!("snapshot-origin");
     const VERSION: [u32; 3] = [1, 9, 100];
+    const IS_MEASURED: bool = false;
 
     type BioData = ();
 

@@ -12,14 +12,46 @@ use super::{
     origin::{Devices, Origin},
     snapshot::Snapshot,
     store::Store,
+    DM_MSG_PREFIX,
 };
-use crate::dm::{global::global_mutex, message::dm_err, target::TargetHandle, Device};
+use crate::dm::{global::global_mutex, message::dm_err, noio::NoIo, target::TargetHandle, Device};
+use ::core::ops::{Deref, DerefMut};
 use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use kernel::{c_str, prelude::*, str::CStr, sync::Arc};
 
 global_mutex! {
     /// All origins.
     mod origins: KVec<Entry> = KVec::new();
+}
+
+/// The origins, locked.
+struct Origins {
+    origins: origins::Guard,
+    // Whoever waits for the lock may have suspended a device: getting memory must not wait for that.
+    _noio: NoIo,
+}
+
+/// Locks the origins; `None` before [`init`]. Sleeps.
+fn lock() -> Option<Origins> {
+    let noio = NoIo::new();
+    Some(Origins {
+        origins: origins::lock()?,
+        _noio: noio,
+    })
+}
+
+impl Deref for Origins {
+    type Target = KVec<Entry>;
+
+    fn deref(&self) -> &KVec<Entry> {
+        &self.origins
+    }
+}
+
+impl DerefMut for Origins {
+    fn deref_mut(&mut self) -> &mut KVec<Entry> {
+        &mut self.origins
+    }
 }
 
 /// Has to be called when the module is loaded, before there are targets.
@@ -112,7 +144,7 @@ impl OriginUse {
     /// Uses `device` as an origin. May sleep.
     pub(super) fn new(device: &Device) -> Result<Self> {
         let device = device.id();
-        let mut origins = origins::lock().ok_or(ENODEV)?;
+        let mut origins = lock().ok_or(ENODEV)?;
         if !origins.iter().any(|entry| entry.device == device) {
             let entry = Entry {
                 device,
@@ -143,7 +175,7 @@ impl OriginUse {
 impl Drop for OriginUse {
     fn drop(&mut self) {
         self.origin = None;
-        let Some(mut origins) = origins::lock() else {
+        let Some(mut origins) = lock() else {
             return;
         };
         let Some(index) = origins.iter().position(|e| e.device == self.device) else {
@@ -197,7 +229,7 @@ pub(super) fn join(
     store: Store,
 ) -> Result<(Leased<Snapshot>, Joined), Refusal> {
     let cow = party.devices.cow.id();
-    let mut origins = origins::lock().ok_or(ENODEV)?;
+    let mut origins = lock().ok_or(ENODEV)?;
     let entry = origins
         .iter_mut()
         .find(|entry| entry.device == origin.device)
@@ -209,6 +241,11 @@ pub(super) fn join(
         .flatten()
         .any(|party| party.merges);
     let Some(shared) = entry.snapshots.iter_mut().find(|shared| shared.cow == cow) else {
+        // First, since nothing may fail while there are an owner and a lease.
+        entry
+            .snapshots
+            .reserve(1, GFP_KERNEL)
+            .map_err(Error::from)?;
         let slot = SlotId(entry.next_slot);
         let snapshot = Snapshot::new(origin.origin()?.clone(), slot, store, party.devices.clone())?;
         let owner = Owner::new(snapshot)?;
@@ -250,7 +287,7 @@ pub(super) fn join(
 
 /// Calls `f` with what is known of a snapshot. May sleep.
 fn with_shared<R>(snapshot: &Leased<Snapshot>, f: impl FnOnce(&mut Shared) -> R) -> Option<R> {
-    let mut origins = origins::lock()?;
+    let mut origins = lock()?;
     let shared = origins
         .iter_mut()
         .flat_map(|entry| entry.snapshots.iter_mut())
@@ -297,6 +334,7 @@ pub(super) fn resume(snapshot: &Leased<Snapshot>, party: &Arc<Party>, sectors: u
             pass_on(snapshot, shared);
         }
         if is(party, &shared.source) {
+            snapshot.state().set_merging(party.merges);
             snapshot.state().set_sectors(sectors);
             snapshot.state().set_active(true);
         }
@@ -310,7 +348,11 @@ fn pass_on(snapshot: &Leased<Snapshot>, shared: &mut Shared) {
     };
     snapshot.set_devices(Some(party.devices.clone()));
     snapshot.set_handle(Some(party.handle.clone()), party.supports_overflow);
-    snapshot.state().set_merging(party.merges);
+    // As a merge it begins only when its table is resumed: until then the origin may be written to.
+    if !party.merges {
+        snapshot.state().set_merging(false);
+    }
+    snapshot.state().set_merge_failed(false);
     party.waits.store(false, SeqCst);
     shared.source = Some(party);
 }
@@ -334,7 +376,7 @@ pub(super) fn leave(snapshot: Leased<Snapshot>, party: &Arc<Party>) {
         return;
     }
     snapshot.stop();
-    let Some(mut origins) = origins::lock() else {
+    let Some(mut origins) = lock() else {
         return;
     };
     let mut found = None;

@@ -44,13 +44,17 @@ impl Side {
                 table.set_error(c_str!("Cannot get origin device"));
             })?;
         let writable = !table.is_read_only();
-        let cow = table.get_device(arguments.cow, writable).inspect_err(|_| {
-            table.set_error(c_str!("Cannot get COW device"));
-        })?;
-        if cow.id() == origin.id() {
-            table.set_error(c_str!("COW device cannot be the same as origin device"));
-            return Err(EINVAL);
-        }
+        let cow = match table.get_device(arguments.cow, writable) {
+            Ok(cow) => cow,
+            Err(e) if e == EEXIST => {
+                table.set_error(c_str!("COW device cannot be the same as origin device"));
+                return Err(EINVAL);
+            }
+            Err(e) => {
+                table.set_error(c_str!("Cannot get COW device"));
+                return Err(e);
+            }
+        };
         let devices = Devices {
             origin: origin.share(),
             cow: cow.share(),

@@ -15,17 +15,18 @@ use super::{
     store::Store,
     tracking::{Tracked, Tracking},
     types::Kernel,
+    DM_MSG_PREFIX,
 };
 use crate::dm::{
-    exception_store::{self, Completion, Usage},
+    exception_store::{self, Completion, ExceptionTable, Usage},
     message::{dm_err, dm_warn},
     noio::{cond_resched, sleep_ms},
     target::TargetHandle,
     unclean, Bio, BioList, IrqSpinLock, MapBio, Workqueue,
 };
-use crate::format::Exception;
+use crate::format::{Exception, Fault};
 use crate::memory::When;
-use ::core::cell::RefCell;
+use crate::store::refuse;
 use ::core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use kernel::{
     c_str, impl_has_work, new_mutex, new_spinlock, new_work,
@@ -344,8 +345,10 @@ impl Leased<Snapshot> {
 
     /// A write of whole chunks to the snapshot is over. Any context.
     pub(super) fn full_write_ended(&self, bio: Bio) {
-        self.written.lock().push(bio);
-        self.kick();
+        // The worker may end the bio at once, and with it the last thing that the table waits for.
+        let this = self.clone();
+        this.written.lock().push(bio);
+        this.kick();
     }
 
     fn kick(&self) {
@@ -470,6 +473,7 @@ impl WorkItem for Snapshot {
                     let failed = if bio.result().is_ok() { 0 } else { usize::MAX };
                     this.origin.copied(shard, copy, failed, Some(bio));
                 }
+                cond_resched();
                 continue;
             }
             let next = this.order.lock().take_next();
@@ -554,27 +558,41 @@ pub(super) fn borrowed(devices: &Devices) -> exception_store::Devices<'_> {
 
 // --- Beginning and end
 
+/// The tables of a snapshot, one for each shard of its origin, while they are loaded.
+struct Loading<'a> {
+    devices: &'a Devices,
+    /// `None` until the chunk size is known.
+    loader: Option<Loader>,
+}
+
+impl ExceptionTable for Loading<'_> {
+    const TAKES_ANY_ORDER: bool = true;
+
+    fn begin(&mut self, chunk_sectors: u32) -> Result {
+        let loader = Loader::new(chunk_sectors.trailing_zeros()).map_err(|_| ENOMEM)?;
+        self.loader = Some(loader);
+        Ok(())
+    }
+
+    fn insert(&mut self, exception: Exception) -> Result {
+        let loader = self.loader.as_mut().ok_or(EINVAL)?;
+        loader
+            .add(exception.old, exception.new)
+            .map_err(|e| load_error(self.devices, e))
+    }
+}
+
 impl Leased<Snapshot> {
     /// Reads the metadata, and makes the snapshot known to its origin. Sleeps.
     pub(super) fn load(&self, chunk_sectors: u32) -> Result<(), LoadFailure> {
         let devices = self.devices().ok_or(ENODEV)?;
-        let loader = RefCell::new(None);
-        let found = self.store.read_metadata(
-            borrowed(&devices),
-            chunk_sectors,
-            &mut |sectors| {
-                let new = Loader::new(sectors.trailing_zeros()).map_err(|_| ENOMEM)?;
-                *loader.borrow_mut() = Some(new);
-                Ok(())
-            },
-            &mut |exception| {
-                let mut loader = loader.borrow_mut();
-                let loader = loader.as_mut().ok_or(EINVAL)?;
-                loader
-                    .add(exception.old, exception.new)
-                    .map_err(|e| load_error(&devices, e))
-            },
-        )?;
+        let mut loading = Loading {
+            devices: &devices,
+            loader: None,
+        };
+        let found = self
+            .store
+            .read_metadata(borrowed(&devices), chunk_sectors, &mut loading)?;
         if found.chunk_sectors == 0 {
             return Err(LoadFailure::NoChunkSize);
         }
@@ -583,7 +601,7 @@ impl Leased<Snapshot> {
             self.state.set_invalid();
         }
         let shift = found.chunk_sectors.trailing_zeros();
-        let loader = match loader.into_inner() {
+        let loader = match loading.loader {
             Some(loader) => loader,
             None => Loader::new(shift).map_err(|_| ENOMEM)?,
         };
@@ -653,13 +671,6 @@ fn load_error(devices: &Devices, error: LoadError) -> Error {
             );
             unclean()
         }
-        LoadError::OldTwice { old } => {
-            dm_err!(
-                "{}: old chunk {} is used by two records",
-                &*devices.cow,
-                old
-            );
-            unclean()
-        }
+        LoadError::OldTwice { old, new } => refuse(&devices.cow, Fault::OldUsedTwice { old, new }),
     }
 }

@@ -86,9 +86,9 @@ impl State {
         self.merge_failed.load(SeqCst)
     }
 
-    /// A merge came to an end before its time.
-    pub(super) fn set_merge_failed(&self) {
-        self.merge_failed.store(true, SeqCst);
+    /// A merge came to an end before its time, or the snapshot passes to a table that has not tried.
+    pub(super) fn set_merge_failed(&self, failed: bool) {
+        self.merge_failed.store(failed, SeqCst);
     }
 
     /// Binary logarithm of the sectors of a chunk.

@@ -3,7 +3,9 @@
 //! The exception stores that a table can ask for.
 
 use super::snapshot::Recorded;
-use crate::dm::exception_store::{Devices, ExceptionStore, Metadata, NewStore, TableLine, Usage};
+use crate::dm::exception_store::{
+    Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
+};
 use crate::format::Exception;
 use crate::store::{Persistent, Transient};
 use kernel::{fmt, prelude::*, str::CStr};
@@ -52,15 +54,14 @@ impl Store {
     }
 
     /// See [`ExceptionStore::read_metadata`].
-    pub(super) fn read_metadata(
+    pub(super) fn read_metadata<T: ExceptionTable>(
         &self,
         devices: Devices<'_>,
         chunk_sectors: u32,
-        begin: &mut dyn FnMut(u32) -> Result,
-        add: &mut dyn FnMut(Exception) -> Result,
+        table: &mut T,
     ) -> Result<Metadata> {
         each!(self, store => ExceptionStore::<Recorded>::read_metadata(
-            &**store, devices, chunk_sectors, begin, add
+            &**store, devices, chunk_sectors, table
         ))
     }
 

@@ -5,7 +5,7 @@
 use super::{
     cow::{Committer, Cow},
     metadata::Rounds,
-    report,
+    report, DM_MSG_PREFIX,
 };
 use crate::dm::{exception_store::Completion, message::dm_err};
 use crate::format::Exception;
@@ -19,7 +19,7 @@ const MAX_WAITING: usize = 1024;
 /// The records, and the completions that wait for them to be written.
 pub(super) struct Commits<D> {
     pub(super) committer: Committer,
-    /// Each set is as large as it may become.
+    /// Each set has all the room that it may need, so that a commit needs no memory.
     waiting: Rounds<KVec<D>>,
 }
 
@@ -51,7 +51,8 @@ impl<D: Completion> Commits<D> {
                 let refused = set.push_within_capacity(done).err();
                 (refused.map(|e| e.0), set.len() == set.capacity())
             }
-            // A handover let a second thread in while a first one still calls back.
+            // After a handover a second thread can commit while the first still runs completions:
+            // this one cannot wait then.
             None => (Some(done), true),
         };
         let success = self
@@ -83,14 +84,14 @@ pub(super) struct Outcome<D> {
     success: bool,
     /// Records in the list now.
     pub(super) records: u64,
-    /// The completions that it is the outcome for.
+    /// The completions to run.
     due: Option<KVec<D>>,
-    /// One that there was no room for among them.
+    /// This commit's completion, if no set had room for it.
     alone: Option<D>,
 }
 
 impl<D: Completion> Outcome<D> {
-    /// Runs the completions, which is to be done with no lock held; returns their set, emptied.
+    /// Runs the completions; returns their set, emptied. To be called with no lock held.
     pub(super) fn complete(mut self) -> Option<KVec<D>> {
         for done in self.due.iter_mut().flat_map(KVec::drain_all) {
             done.complete(self.success);

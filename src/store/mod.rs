@@ -4,16 +4,13 @@
 
 mod commits;
 mod cow;
-#[cfg(not(under_c_core))]
-mod found;
 mod header;
 // Public for the host's tests, which compile these files too.
 #[allow(unreachable_pub)]
-// The targets' own table needs no order of exceptions.
-#[cfg_attr(not(under_c_core), allow(dead_code, unused_imports))]
 mod metadata;
 mod persistent;
 mod platform;
+mod table_receiver;
 #[cfg(not(under_c_core))]
 mod transient;
 
@@ -22,16 +19,24 @@ pub(crate) use persistent::Persistent;
 pub(crate) use transient::Transient;
 
 use crate::dm::{message::dm_err, unclean, Device};
-use crate::format::FaultClass;
+use crate::format::{Fault, FaultClass};
+use core::ffi::CStr;
 use kernel::prelude::*;
 use metadata::DeviceInfo;
 
+/// What every message of the store begins with.
+pub(crate) const DM_MSG_PREFIX: &CStr = c"device-mapper: persistent snapshot";
+
 /// Logs what is wrong with the metadata on `cow`, and says it as an error number.
 fn report(cow: &Device, error: metadata::Error<Error>) -> Error {
-    let fault = match error {
-        metadata::Error::Io(e) => return e,
-        metadata::Error::Fault(fault) => fault,
-    };
+    match error {
+        metadata::Error::Io(e) => e,
+        metadata::Error::Fault(fault) => refuse(cow, fault),
+    }
+}
+
+/// Logs a fault of the metadata on `cow`, and says it as an error number.
+pub(crate) fn refuse(cow: &Device, fault: Fault) -> Error {
     dm_err!("{}: {}", cow, fault);
     match fault.class() {
         FaultClass::Memory => ENOMEM,

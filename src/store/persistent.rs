@@ -2,23 +2,23 @@
 
 //! The store itself.
 
-#[cfg(not(under_c_core))]
-use super::found::Found;
-#[cfg(under_c_core)]
-use super::metadata::Ordered;
 use super::{
     commits::Commits,
     cow::{Committer, Cow},
     header::HeaderWriter,
     info,
-    metadata::{self, Allocator, Disk, Loaded},
+    metadata::{self, Allocator, Disk, Loaded, Ordered},
     platform::Kernel,
     report,
+    table_receiver::TableReceiver,
+    DM_MSG_PREFIX,
 };
 #[cfg(under_c_core)]
 use crate::dm::exception_store::Run;
 use crate::dm::{
-    exception_store::{Completion, Devices, ExceptionStore, Metadata, NewStore, TableLine, Usage},
+    exception_store::{
+        Completion, Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
+    },
     io::{IoClient, Wiper},
     message::{dm_err, dm_warn},
     Device,
@@ -36,7 +36,7 @@ use kernel::{
 ///
 /// # Locks
 ///
-/// `allocator` is taken in the map path, under spinlocks of dm-snapshot's, and with none of the
+/// `allocator` is taken in the map path, under spinlocks of the caller's, and with none of the
 /// others. `commits` is held while records are read or written, and never while a completion runs.
 /// `wiper` and `header` have a lock each, which they hold during their I/O; that of `wiper` is taken
 /// under `commits`.
@@ -49,8 +49,8 @@ pub(crate) struct Persistent<D: Completion> {
     /// `None` until the store is loaded, as `commits` is.
     #[pin]
     allocator: SpinLock<Option<Allocator>>,
-    #[pin]
-    commits: Mutex<Option<Commits<D>>>,
+    /// Shared with the thread that runs completions: see [`ExceptionStore::commit_exception`].
+    commits: Arc<Mutex<Option<Commits<D>>>>,
 }
 
 impl<D: Completion> Persistent<D> {
@@ -122,7 +122,7 @@ impl<D: Completion> Persistent<D> {
         }
     }
 
-    /// Notes how many records there are: that is where [`ExceptionStore::usage`] knows it from.
+    /// Notes how many records there are, for [`ExceptionStore::usage`].
     fn count_records(&self, count: impl FnOnce(&mut Allocator)) {
         if let Some(allocator) = &mut *self.allocator.lock() {
             count(allocator);
@@ -152,7 +152,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
                 wiper <- Wiper::new(io.clone()),
                 io,
                 allocator <- new_spinlock!(None, "Persistent::allocator"),
-                commits <- new_mutex!(None, "Persistent::commits"),
+                commits: Arc::pin_init(new_mutex!(None, "Persistent::commits"), GFP_KERNEL)?,
             }? Error),
             GFP_KERNEL,
         )?;
@@ -162,25 +162,23 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         })
     }
 
-    fn read_metadata(
+    fn read_metadata<T: ExceptionTable>(
         &self,
         devices: Devices<'_>,
         chunk_sectors: u32,
-        begin: &mut dyn FnMut(u32) -> Result,
-        add: &mut dyn FnMut(Exception) -> Result,
+        table: &mut T,
     ) -> Result<Metadata> {
         let (cow, origin) = (info(devices.cow), info(devices.origin));
         self.header.prepare(cow)?;
         let disk = self.cow(devices.cow);
-        #[cfg(under_c_core)]
-        let mut receiver = {
-            let _ = begin;
-            Ordered::<Kernel, _>::new(add)
-        };
-        #[cfg(not(under_c_core))]
-        let mut receiver = Found { begin, add };
-        let loaded = metadata::load::<_, Kernel>(&disk, cow, origin, chunk_sectors, &mut receiver)
-            .map_err(|e| report(devices.cow, e))?;
+        let mut receiver = TableReceiver(table);
+        let loaded = if T::TAKES_ANY_ORDER {
+            metadata::load::<_, Kernel>(&disk, cow, origin, chunk_sectors, &mut receiver)
+        } else {
+            let mut ordered = Ordered::<Kernel, _>::new(receiver);
+            metadata::load::<_, Kernel>(&disk, cow, origin, chunk_sectors, &mut ordered)
+        }
+        .map_err(|e| report(devices.cow, e))?;
         let found = self.begin(loaded)?;
         if chunk_sectors != 0 && chunk_sectors != found.chunk_sectors {
             dm_warn!(
@@ -210,8 +208,12 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
             return;
         };
         self.count_records(|allocator| allocator.set_records(outcome.records));
+        // The completions may be all that keeps the store: after a handover nobody who drops it waits
+        // for the thread of the table before.
+        let commits = self.commits.clone();
         let emptied = outcome.complete();
-        if let Some(commits) = &mut *self.commits.lock() {
+        let mut commits = commits.lock();
+        if let Some(commits) = &mut *commits {
             commits.put_back(emptied);
         }
     }

@@ -3,7 +3,7 @@
 //! The store without metadata.
 
 use crate::dm::exception_store::{
-    Completion, Devices, ExceptionStore, Metadata, NewStore, TableLine, Usage,
+    Completion, Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
 };
 use crate::format::Exception;
 use kernel::{fmt, new_spinlock, prelude::*, str::CStr, sync::SpinLock};
@@ -39,15 +39,14 @@ impl<D: Completion> ExceptionStore<D> for Transient {
         })
     }
 
-    fn read_metadata(
+    fn read_metadata<T: ExceptionTable>(
         &self,
         _devices: Devices<'_>,
         chunk_sectors: u32,
-        begin: &mut dyn FnMut(u32) -> Result,
-        _add: &mut dyn FnMut(Exception) -> Result,
+        table: &mut T,
     ) -> Result<Metadata> {
         if chunk_sectors != 0 {
-            begin(chunk_sectors)?;
+            table.begin(chunk_sectors)?;
         }
         self.next.lock().chunk_sectors = chunk_sectors;
         Ok(Metadata {

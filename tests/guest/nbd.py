@@ -40,20 +40,19 @@ REQUEST, REPLY = struct.Struct(">II8sQI"), struct.Struct(">II8s")
 REQUEST_MAGIC, REPLY_MAGIC = 0x25609513, 0x67446698
 KINDS = {0: "read", 1: "write", 3: "flush", 4: "trim", 6: "zeroes"}
 DISCONNECTED = 2
-FUA, NO_HOLE = 1 << 16, 1 << 17
+FUA = 1 << 16
 EIO = 5
 START_SECONDS = 60
 
 
 class Op:
-    """A request. `arrived` and `replied` are places in the order of the log; `replied` is None until it is. `no_hole`:
-    what it zeroes is to stay allocated."""
+    """A request. `arrived` and `replied` are places in the order of the log; `replied` is None until it is."""
 
-    __slots__ = ("disk", "kind", "offset", "length", "data", "fua", "no_hole", "failed", "arrived", "replied", "handle")
+    __slots__ = ("disk", "kind", "offset", "length", "data", "fua", "failed", "arrived", "replied", "handle")
 
-    def __init__(self, disk, kind, offset, length, data, flags, handle):
+    def __init__(self, disk, kind, offset, length, data, fua, handle):
         self.disk, self.kind, self.offset, self.length = disk, kind, offset, length
-        self.data, self.fua, self.no_hole, self.handle = data, bool(flags & FUA), bool(flags & NO_HOLE), handle
+        self.data, self.fua, self.handle = data, fua, handle
         self.failed, self.arrived, self.replied = False, None, None
 
     def __repr__(self):
@@ -85,7 +84,7 @@ class Disk:
 
     used = set()
 
-    def __init__(self, size, block=512, name="disk", log=None, linger=0, zeroes=True, cache=True):
+    def __init__(self, size, block=512, name="disk", log=None, linger=0, cache=True):
         if not os.path.exists("/sys/module/nbd"):
             subprocess.run(["modprobe", "nbd", f"nbds_max={DEVICES}", "max_part=0"], check=True)
         self.size, self.sectors, self.name, self.log, self.linger = size, size // 512, name, log or Log(), linger
@@ -110,7 +109,7 @@ class Disk:
         fcntl.ioctl(self.fd, SET_BLKSIZE, block)
         # in bytes it would have to be less than 2 GiB for fcntl.ioctl
         fcntl.ioctl(self.fd, SET_SIZE_BLOCKS, size // block)
-        flags = HAS_FLAGS | SEND_TRIM | (SEND_FLUSH | SEND_FUA if cache else 0) | (SEND_WRITE_ZEROES if zeroes else 0)
+        flags = HAS_FLAGS | SEND_TRIM | SEND_WRITE_ZEROES | (SEND_FLUSH | SEND_FUA if cache else 0)
         fcntl.ioctl(self.fd, SET_FLAGS, flags)
         self.threads = [threading.Thread(target=self._serve, daemon=True),
                         threading.Thread(target=fcntl.ioctl, args=(self.fd, DO_IT), daemon=True)]
@@ -186,7 +185,7 @@ class Disk:
             return None
         kind, flags = KINDS[kind & 0xffff], kind & ~0xffff
         data = self._receive(length) if kind == "write" else None
-        op = Op(self, kind, offset, length, data, flags, handle)
+        op = Op(self, kind, offset, length, data, bool(flags & FUA), handle)
         with self.log.lock:
             op.arrived = self.log.tick()
             self.counts[kind] += 1

@@ -179,7 +179,8 @@ impl Cow {
         match self.layout() {
             Ok(Some(layout)) => Ok(layout),
             Ok(None) => Err(Error::Refused(format!(
-                "{}: it holds no snapshot (the header's magic is zero)",
+                "{}: it holds no snapshot (the header's magic is zero); snap_check tells whether records \
+                 stand behind it",
                 self.device.path().display()
             ))),
             Err(fault) => Err(self.fault(fault)),

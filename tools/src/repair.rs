@@ -21,12 +21,12 @@ use crate::buffer::{is_zero, AlignedBuf};
 use crate::cow::{byte_range, Cow, Origin};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::format::{check_alone, ChunkSize, Exception, Fault, Geometry, Place, SECTOR_BYTES};
+use crate::format::{check_alone, ChunkSize, Exception, Fault, Geometry, Place};
 use crate::growable::push;
+use crate::guess::guess_chunk_size;
 use crate::interrupt::Interrupt;
 use crate::report::Report;
 use crate::restore::AreaWriter;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -483,41 +483,4 @@ fn geometry(cow: &Cow, origin: Origin, options: &Options) -> Result<(Geometry, b
          told whether the snapshot is valid is lost",
         cow.device().path().display()
     )))
-}
-
-/// The smallest chunk size, in sectors, with which the first area makes sense: where that is not the
-/// right one, zeros or data are taken for an area.
-pub fn guess_chunk_size(cow: &Cow) -> Option<u32> {
-    let mut sectors = cow.device().block() / SECTOR_BYTES;
-    while let Ok(chunk) = ChunkSize::new(sectors) {
-        let Ok(geometry) = Geometry::new(chunk, cow.device().sectors(), u64::MAX) else {
-            break;
-        };
-        if makes_sense(cow, &geometry) {
-            return Some(sectors);
-        }
-        sectors *= 2;
-    }
-    None
-}
-
-/// Whether most records of the first window, up to the first empty one, could be such: they are
-/// sound alone, and no two have the same new chunk. Their order does not matter.
-fn makes_sense(cow: &Cow, geometry: &Geometry) -> bool {
-    let mut buf = AlignedBuf::new(geometry.window_bytes() as usize);
-    let Some(extent) = geometry.window(0) else {
-        return false;
-    };
-    let read = cow.device().read_at(&mut buf, byte_range(extent).0);
-    if read.is_err() {
-        return false;
-    }
-    let records = Exception::records(&buf).take_while(|e| !e.is_empty());
-    let mut new_chunks = BTreeSet::new();
-    let (mut sound, mut all) = (0, 0);
-    for e in records {
-        all += 1;
-        sound += u32::from(check_alone(geometry, 0, e).is_ok() && new_chunks.insert(e.new));
-    }
-    sound * 2 > all
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the user sees of a tool: results on standard output, messages and progress on standard
-//! error.
+//! What the user sees of a tool. What was asked for is on standard output, all of it: what is wrong
+//! with a COW device, too, and which records were dropped. On standard error is what the tool says
+//! of itself: what it did or would do, what to beware of, why it failed, and progress.
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::Value;
+use serde::Serialize;
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, Write};
@@ -45,8 +46,13 @@ impl Report {
     }
 
     /// Writes the result as a JSON object to standard output.
-    pub fn json(&self, value: &Value) {
-        self.line(format_args!("{value:#}"));
+    pub fn json(&self, value: &impl Serialize) {
+        if self.quiet || self.failed.borrow().is_some() {
+            return;
+        }
+        let mut stdout = self.stdout.borrow_mut();
+        let written = serde_json::to_writer_pretty(&mut *stdout, value).map_err(io::Error::from);
+        self.note(written.and_then(|()| writeln!(stdout)));
     }
 
     fn note(&self, written: io::Result<()>) {
@@ -63,11 +69,6 @@ impl Report {
     /// Says something the user should look at.
     pub fn warn(&self, message: impl Display) {
         self.say(format_args!("warning: {message}"));
-    }
-
-    /// Says what is wrong with the input.
-    pub fn error(&self, message: impl Display) {
-        self.say(format_args!("error: {message}"));
     }
 
     fn say(&self, message: impl Display) {

@@ -5,21 +5,41 @@
 mod common;
 
 use common::{fails, ok, patch, run, tool, Image, Ran};
+use serde_json::Value;
 use std::path::Path;
+use std::process::Command;
 use tempfile::tempdir;
+
+fn json(command: &mut Command) -> Value {
+    serde_json::from_str(&run(command.arg("--json")).stdout).unwrap()
+}
 
 fn verdict(cow: &Path) -> String {
     let ran = run(tool("check").arg("--json").arg(cow));
-    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
     let verdict = json["verdict"].as_str().unwrap().to_owned();
     let good = ["loads", "new"].contains(&verdict.as_str());
     assert_eq!(ran.code, Some(i32::from(!good)), "{ran:?}");
     verdict
 }
 
+/// Runs a check, which must find what `message` says. All that it finds is on standard output.
+fn finds(command: &mut Command, message: &str) -> Ran {
+    let ran = run(command);
+    assert_eq!(ran.code, Some(1), "{command:?}: {ran:?}");
+    assert!(ran.stdout.contains(message), "no `{message}` in {ran:?}");
+    assert_eq!(ran.stderr, "");
+    ran
+}
+
 fn check_error(cow: &Path, message: &str) -> Ran {
     assert_eq!(verdict(cow), "refused");
-    fails(tool("check").arg(cow), message)
+    finds(tool("check").arg(cow), message)
+}
+
+fn count_errors(ran: &Ran) -> usize {
+    let is_error = |line: &&str| line.starts_with("error: ");
+    ran.stdout.lines().filter(is_error).count()
 }
 
 #[test]
@@ -52,7 +72,7 @@ fn tells_new_and_invalid_from_valid() {
     std::fs::write(&cow, [0; 16384]).unwrap();
     assert_eq!(verdict(&cow), "refused");
     ok(tool("check").arg("--chunk-size=8").arg(&cow));
-    fails(
+    finds(
         tool("check").arg("--chunk-size=9").arg(&cow),
         "table: chunk size 9",
     );
@@ -108,7 +128,7 @@ fn record_damage() {
         let ran = check_error(&cow, message);
         if new != 5 {
             assert!(
-                ran.stderr.contains(&format!("{area} (byte {byte})")),
+                ran.stdout.contains(&format!("{area} (byte {byte})")),
                 "{ran:?}"
             );
         }
@@ -132,9 +152,9 @@ fn every_fault_is_told() {
         "area 2 record 87",
         "area 1 record 144",
     ] {
-        assert!(ran.stderr.contains(place), "no `{place}` in {ran:?}");
+        assert!(ran.stdout.contains(place), "no `{place}` in {ran:?}");
     }
-    assert_eq!(ran.stderr.lines().count(), 5, "{ran:?}");
+    assert_eq!(count_errors(&ran), 5, "{ran:?}");
 }
 
 #[test]
@@ -146,10 +166,10 @@ fn old_chunks_need_an_origin() {
     ok(tool("check").arg("--origin-size=800").arg(&cow));
     ok(tool("check").arg("--origin-size=793").arg(&cow));
     let message = "old chunk 99 lies beyond the end of the origin";
-    fails(tool("check").arg("--origin-size=792").arg(&cow), message);
+    finds(tool("check").arg("--origin-size=792").arg(&cow), message);
     let origin = dir.path().join("origin");
     std::fs::write(&origin, vec![0; 792 * 512]).unwrap();
-    fails(
+    finds(
         tool("check").arg("--origin").arg(&origin).arg(&cow),
         message,
     );
@@ -166,8 +186,9 @@ fn oddities_are_warnings() {
     patch(&cow, image.place(9), &[1]);
     let ran = ok(tool("check").arg(&cow));
     for message in ["valid is 7", "not zero after it"] {
-        assert!(ran.stderr.contains(message), "no `{message}` in {ran:?}");
+        assert!(ran.stdout.contains(message), "no `{message}` in {ran:?}");
     }
+    assert_eq!(ran.stderr, "");
     assert!(ran.stdout.contains(" 14 holes"), "{ran:?}");
     let quiet = ok(tool("check").arg("-q").arg(&cow));
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
@@ -180,7 +201,7 @@ fn an_old_chunk_is_used_once() {
     let message = "old chunk 10 is used by two records, with new chunks 2 and 4";
     Image::of(8, &[10, 11, 10, 12, 10]).write_cow(&cow);
     let ran = check_error(&cow, message);
-    assert!(ran.stderr.contains("with new chunks 2 and 6"), "{ran:?}");
+    assert!(ran.stdout.contains("with new chunks 2 and 6"), "{ran:?}");
     // Too far apart to be found by bits of all that lie between.
     let mut old: Vec<u64> = (0..8000).map(|i| i << 40).collect();
     Image::of(8, &old).write_cow(&cow);
@@ -189,12 +210,12 @@ fn an_old_chunk_is_used_once() {
     let image = Image::of(8, &old);
     image.write_cow(&cow);
     let ran = check_error(&cow, "old chunk 3298534883328 is used by two records");
-    assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    assert_eq!(count_errors(&ran), 1, "{ran:?}");
 
     // Together with other faults.
     patch(&cow, image.place(1) + 8, &1_u64.to_le_bytes());
     let ran = check_error(&cow, "old chunk 3298534883328 is used by two records");
-    assert_eq!(ran.stderr.lines().count(), 2, "{ran:?}");
+    assert_eq!(count_errors(&ran), 2, "{ran:?}");
 
     // The kernel does not look at the records of an invalid snapshot.
     let mut image = Image::of(8, &[10, 10]);
@@ -212,4 +233,95 @@ fn a_list_without_end_is_refused() {
     image.cow_chunks = 67;
     image.write_cow(&cow);
     check_error(&cow, "area 2 lies beyond the end");
+}
+
+#[test]
+fn all_means_all() {
+    let dir = tempdir().unwrap();
+    let cow = dir.path().join("cow");
+    let mut image = Image::of(8, &(0..3000).collect::<Vec<_>>());
+    for (_, new) in &mut image.records {
+        *new = 1;
+    }
+    image.write_cow(&cow);
+    let ran = finds(
+        tool("check").arg(&cow),
+        "2980 more faults (--all tells them)",
+    );
+    assert_eq!(count_errors(&ran), 21);
+    let ran = finds(tool("check").arg("--all").arg(&cow), "area 11 record 183 ");
+    assert_eq!(count_errors(&ran), 3000);
+    assert!(!ran.stdout.contains("more faults"), "{ran:?}");
+
+    let told = |json: &Value| json["faults"].as_array().unwrap().len();
+    let first = json(tool("check").arg(&cow));
+    assert_eq!((told(&first), &first["fault_count"]), (1000, &3000.into()));
+    let all = json(tool("check").arg("--all").arg(&cow));
+    assert_eq!((told(&all), &all["fault_count"]), (3000, &3000.into()));
+}
+
+#[test]
+fn the_header_alone_says_nothing_of_records() {
+    let dir = tempdir().unwrap();
+    let cow = dir.path().join("cow");
+    let mut image = Image::of(8, &[1, 2, 3]);
+    image.records[1].1 = 1;
+    image.write_cow(&cow);
+    let header_only = || {
+        let mut command = tool("check");
+        command.arg("--header-only").arg(&cow);
+        command
+    };
+    let ran = ok(&mut header_only());
+    assert!(ran.stdout.contains("the records were not read"), "{ran:?}");
+    for claim in ["3 records", "0 records", "would load"] {
+        assert!(!ran.stdout.contains(claim), "{ran:?}");
+    }
+    let json = json(&mut header_only());
+    assert_eq!(json["verdict"], "header");
+    for unknown in ["records", "runs", "holes"] {
+        assert_eq!(json[unknown], Value::Null);
+    }
+    patch(&cow, 8, &2_u32.to_le_bytes());
+    finds(&mut header_only(), "would refuse");
+}
+
+#[test]
+fn a_lost_header_is_no_new_snapshot() {
+    let dir = tempdir().unwrap();
+    let cow = dir.path().join("cow");
+    // In ascending order, and as kernels before 3.13 left them.
+    let mut descending = Image::of(8, &[1, 2, 3, 4]);
+    descending.records = vec![(1, 5), (2, 4), (3, 3), (4, 2)];
+    let mut small = Image::of(1, &[7]);
+    small.cow_chunks = 1000;
+    for image in [small, Image::of(256, &[7, 8]), descending] {
+        image.write_cow(&cow);
+        patch(&cow, 0, &[0; 512]);
+        let advice = format!("snap_repair --chunk-size {} ", image.chunk_sectors);
+        for option in ["--chunk-size=0", "--header-only"] {
+            let ran = finds(
+                tool("check").arg(option).arg(&cow),
+                "warning: the header is zero",
+            );
+            assert!(ran.stdout.contains(&advice), "{ran:?}");
+        }
+        let json = json(tool("check").arg(&cow));
+        assert_eq!(json["verdict"], "new");
+        assert_eq!(json["warnings"][0]["kind"], "header-lost");
+        assert_eq!(json["warnings"][0]["chunk_size"], image.chunk_sectors);
+        fails(
+            tool("dump").arg(&cow),
+            "snap_check tells whether records stand behind it",
+        );
+
+        let repaired = dir.path().join("repaired");
+        ok(tool("repair")
+            .arg(format!("--chunk-size={}", image.chunk_sectors))
+            .args(["--trust-invalid", "--force", "-i"])
+            .arg(&cow)
+            .arg("-o")
+            .arg(&repaired));
+        assert_eq!(verdict(&repaired), "loads");
+    }
 }

@@ -123,3 +123,46 @@ fn pages_and_completions_name_every_option() {
     let by_link = ok(Command::new(dir.path().join("snap_check")).arg(&cow));
     assert_eq!(by_link.stdout, ok(tool("check").arg(&cow)).stdout);
 }
+
+#[test]
+fn pages_have_sections_and_name_only_pages_that_there_are() {
+    let dir = tempdir().unwrap();
+    let made = Command::new(PROGRAM)
+        .args(["generate", "man"])
+        .arg(dir.path())
+        .status();
+    assert!(made.unwrap().success());
+    let elsewhere = ["dmsetup(8)", "lvconvert(8)", "lvcreate(8)"];
+    let mut pages = 0;
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let page = std::fs::read_to_string(&path).unwrap().replace('\\', "");
+        pages += 1;
+        let mut sections = vec!["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS"];
+        sections.extend(["EXIT STATUS", "SEE ALSO"]);
+        if name != "snap_tools" {
+            sections.push("EXAMPLES");
+        }
+        for section in sections {
+            let heading = [format!(".SH {section}\n"), format!(".SH \"{section}\"\n")];
+            let is_there = heading.iter().any(|heading| page.contains(heading));
+            assert!(is_there, "no {section} in {name}");
+        }
+        assert!(!page.contains(".SH EXTRA"), "{name}");
+        for word in page.split(|c: char| c.is_whitespace() || c == ',') {
+            let Some(title) = word.strip_suffix("(8)") else {
+                continue;
+            };
+            let exists = dir.path().join(format!("{title}.8")).exists();
+            assert!(exists || elsewhere.contains(&word), "{word} in {name}");
+        }
+    }
+    assert_eq!(pages, 9);
+    let page = std::fs::read_to_string(dir.path().join("snap_export.8")).unwrap();
+    // Options have their values.
+    assert!(
+        page.contains("\\-\\-input <FILE> \\-\\-output <FILE>"),
+        "{page}"
+    );
+}

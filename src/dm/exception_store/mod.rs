@@ -16,10 +16,10 @@
 //! # The life of a store
 //!
 //! 1. A table is loaded: [`ExceptionStore::new`], then [`ExceptionStore::read_metadata`], unless
-//!    the table replaces one with the same COW device: then the new store stays as it is and goes
-//!    away with the old table, while the old store is handed over to the new table.
+//!    the table replaces one with the same COW device: then the new store is never loaded, and the
+//!    old one is handed over to the new table.
 //! 2. Chunks are about to be overwritten: [`ExceptionStore::prepare_exceptions`] hands out a place
-//!    for each, dm-snapshot copies, and [`ExceptionStore::commit_exception`] records them. The
+//!    for each, they are copied there, and [`ExceptionStore::commit_exception`] records them. The
 //!    origin is overwritten when the store calls back.
 //! 3. The snapshot overflows or loses an I/O: [`ExceptionStore::drop_snapshot`].
 //! 4. The snapshot is merged into its origin: [`ExceptionStore::prepare_merge`] and
@@ -39,4 +39,6 @@ pub(crate) use c_core::{CommitCallback, Registration};
 pub(crate) use completion::Completion;
 #[cfg(under_c_core)]
 pub(crate) use operations::Run;
-pub(crate) use operations::{Devices, ExceptionStore, Metadata, NewStore, TableLine, Usage};
+pub(crate) use operations::{
+    Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
+};

@@ -34,6 +34,21 @@ pub(crate) struct NewStore<T> {
     pub(crate) userspace_supports_overflow: bool,
 }
 
+/// The table in memory that a store's exceptions are loaded into.
+pub(crate) trait ExceptionTable {
+    /// Whether exceptions may come in any order, and one whose old chunk is there already is
+    /// refused. If not, the store brings them into an order that suits dm-snapshot's C core, and
+    /// refuses such exceptions itself.
+    const TAKES_ANY_ORDER: bool;
+
+    /// Takes the chunk size in sectors: before the first exception, and also where there is none,
+    /// but not for a snapshot that may not be used. May sleep.
+    fn begin(&mut self, chunk_sectors: u32) -> Result;
+
+    /// Takes an exception. Its error ends loading. May sleep.
+    fn insert(&mut self, exception: Exception) -> Result;
+}
+
 /// What [`ExceptionStore::read_metadata`] found.
 pub(crate) struct Metadata {
     /// The chunk size in sectors, a power of two. It may differ from that of the table.
@@ -84,17 +99,14 @@ pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
     fn new(devices: Devices<'_>, options: Option<&CStr>) -> Result<NewStore<Self>>;
 
     /// Reads the metadata from the COW device, or writes that of an empty snapshot to a new one,
-    /// and reports each exception to `add`, whose error is to be passed on. Before the first, and
-    /// also where there is none, it reports the chunk size in sectors to `begin`; not for a snapshot
-    /// that may not be used.
+    /// and inserts each exception into `table`, whose errors are passed on.
     ///
     /// `chunk_sectors` is the chunk size of the table, in sectors, 0 if it names none. May sleep.
-    fn read_metadata(
+    fn read_metadata<T: ExceptionTable>(
         &self,
         devices: Devices<'_>,
         chunk_sectors: u32,
-        begin: &mut dyn FnMut(u32) -> Result,
-        add: &mut dyn FnMut(Exception) -> Result,
+        table: &mut T,
     ) -> Result<Metadata>;
 
     /// Hands out consecutive chunks of the COW device to copy chunks to, from 1 to `max`; returns the
@@ -107,16 +119,16 @@ pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
     /// Records an exception that was handed out and, if `copied`, copied.
     ///
     /// The store completes `done` exactly once, in process context and with none of its locks held,
-    /// when the record is on stable storage or never will be. That may be in a later call, and
-    /// must not wait for one while no exception is pending. May sleep, but all else that was
-    /// copied for this snapshot waits meanwhile.
+    /// when the record is on stable storage or never will be. That may be in a later call, as long
+    /// as one will come: while other exceptions were handed out and not yet committed. May sleep,
+    /// but all else that was copied for this snapshot waits meanwhile.
     fn commit_exception(&self, devices: Devices<'_>, exception: Exception, copied: bool, done: D);
 
     /// Notes on the COW device that the snapshot is invalid, for good.
     ///
-    /// Called with the snapshot's lock held for writing, perhaps by a thread that is submitting
-    /// I/O itself: to wait for I/O issued from this thread could be to wait for oneself. May
-    /// sleep.
+    /// Called with a mutex or semaphore of the snapshot held, perhaps by a thread that is
+    /// submitting I/O itself: I/O issued from this thread may not begin before the call returns,
+    /// so it must not be waited for. May sleep.
     fn drop_snapshot(&self, devices: Devices<'_>);
 
     /// How full the store is. Must not sleep.

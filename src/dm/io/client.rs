@@ -22,9 +22,6 @@ const SECTOR_SHIFT: u32 = 9;
 const REQ_META: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_META;
 const READ: bindings::blk_opf_t = bindings::req_op_REQ_OP_READ | REQ_META;
 const WRITE: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE | REQ_META;
-/// Without giving back the space: what is written there later must not run out of it.
-const WRITE_ZEROES: bindings::blk_opf_t =
-    bindings::req_op_REQ_OP_WRITE_ZEROES | 1 << bindings::req_flag_bits___REQ_NOUNMAP | REQ_META;
 const FUA: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_FUA;
 const PREFLUSH: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 
@@ -150,11 +147,13 @@ impl IoClient {
         unsafe { self.submit(opf, mem, region, notify) }
     }
 
-    /// Makes `extent` read as zeroes: by `WRITE_ZEROES` if `offload`, else by writing zeroes. They
-    /// may remain in a volatile cache. Sleeps.
-    pub(super) fn zero(&self, device: &BlockDevice, extent: Extent, offload: bool) -> Result {
+    /// Writes zeroes to `extent`. They may remain in a volatile cache. Sleeps.
+    ///
+    /// Not by `WRITE_ZEROES`: some devices give back the space, and a record that is written there
+    /// later might find none; many that offer it fail it, and the kernel's log shows an error.
+    pub(super) fn zero(&self, device: &BlockDevice, extent: Extent) -> Result {
         // SAFETY: The borrows outlast the call, which is synchronous.
-        unsafe { self.start_zero(device, extent, offload, WAIT) }
+        unsafe { self.start_zero(device, extent, WAIT) }
     }
 
     /// Starts to do so.
@@ -168,7 +167,6 @@ impl IoClient {
         &self,
         device: &BlockDevice,
         extent: Extent,
-        offload: bool,
         notify: ffi::dm_io_notify,
     ) -> Result {
         let region = ffi::dm_io_region {
@@ -181,10 +179,9 @@ impl IoClient {
             offset: 0,
             ptr: self.zeroes.as_ptr().cast(),
         };
-        let opf = if offload { WRITE_ZEROES } else { WRITE };
         // SAFETY: The caller vouches for the device and for `self`, in which the page list lives.
         // It has no end, so it is long enough for any region.
-        unsafe { self.submit(opf, mem, region, notify) }
+        unsafe { self.submit(WRITE, mem, region, notify) }
     }
 
     /// Submits a request, and waits for it if `notify` has no function.

@@ -18,24 +18,16 @@ use kernel::{
 #[pin_data(PinnedDrop)]
 pub(crate) struct Wiper {
     client: Arc<IoClient>,
+    /// What was started and not waited for. Then, and only then, `request` is in use.
     #[pin]
-    state: Mutex<State>,
+    under_way: Mutex<Option<Wipe>>,
     #[pin]
     request: Request,
-}
-
-struct State {
-    /// What was started and not waited for. Then, and only then, `request` is in use.
-    under_way: Option<Wipe>,
-    /// Whether a device that says that it can write zeroes is believed.
-    trusting: bool,
 }
 
 /// I/O in the background.
 struct Wipe {
     extent: Extent,
-    /// Whether the device was asked to write zeroes by itself.
-    offload: bool,
     /// Keeps the device open meanwhile.
     _device: HeldDevice,
 }
@@ -43,13 +35,9 @@ struct Wipe {
 impl Wiper {
     /// Makes a wiper that uses `client`.
     pub(crate) fn new(client: Arc<IoClient>) -> impl PinInit<Self> {
-        let state = State {
-            under_way: None,
-            trusting: true,
-        };
         pin_init!(Self {
             client,
-            state <- new_mutex!(state, "Wiper::state"),
+            under_way <- new_mutex!(None, "Wiper::under_way"),
             request <- Request::new(),
         })
     }
@@ -58,22 +46,17 @@ impl Wiper {
     ///
     /// Sleeps as long as submitting I/O does, or until what was started before is over.
     pub(crate) fn start(&self, device: &Device, extent: Extent) {
-        let mut state = self.state.lock();
-        self.settle(&mut state);
-        let offload = state.trusting && device.writes_zeroes();
+        let mut under_way = self.under_way.lock();
+        self.settle(&mut under_way);
         let held = device.hold();
         // SAFETY: `under_way`, which is `None` now, will keep the device open until `settle` or
         // `drop` has waited for the request. They also come before `client`, which has the zeroes,
         // and `request` go away.
-        let started = unsafe {
-            self.client
-                .start_zero(&held, extent, offload, self.request.notify())
-        };
+        let started = unsafe { self.client.start_zero(&held, extent, self.request.notify()) };
         // What goes wrong here is tried again by `zero`, which reports it.
         if started.is_ok() {
-            state.under_way = Some(Wipe {
+            *under_way = Some(Wipe {
                 extent,
-                offload,
                 _device: held,
             });
         }
@@ -83,28 +66,18 @@ impl Wiper {
     ///
     /// If it was started, this waits for it; if it was not, or failed, this does it.
     pub(crate) fn zero(&self, device: &Device, extent: Extent) -> Result {
-        let mut state = self.state.lock();
-        if self.settle(&mut state) == Some(extent) {
+        let mut under_way = self.under_way.lock();
+        if self.settle(&mut under_way) == Some(extent) {
             return Ok(());
         }
-        if state.trusting && device.writes_zeroes() {
-            if self.client.zero(device, extent, true).is_ok() {
-                return Ok(());
-            }
-            // A device may claim to write zeroes and still fail to: ordinary writes decide.
-            state.trusting = false;
-        }
-        self.client.zero(device, extent, false)
+        self.client.zero(device, extent)
     }
 
     /// Waits for what is under way; returns what it zeroed.
-    fn settle(&self, state: &mut State) -> Option<Extent> {
-        let wipe = state.under_way.take()?;
-        // SAFETY: `start` started it, and whoever waits for it takes it out of `state` before.
+    fn settle(&self, under_way: &mut Option<Wipe>) -> Option<Extent> {
+        let wipe = under_way.take()?;
+        // SAFETY: `start` started it, and whoever waits for it takes it out of there before.
         let result = unsafe { self.request.wait() };
-        if result.is_err() && wipe.offload {
-            state.trusting = false;
-        }
         result.ok().map(|()| wipe.extent)
     }
 }
@@ -112,6 +85,6 @@ impl Wiper {
 #[pinned_drop]
 impl PinnedDrop for Wiper {
     fn drop(self: Pin<&mut Self>) {
-        self.settle(&mut self.state.lock());
+        self.settle(&mut self.under_way.lock());
     }
 }

@@ -293,6 +293,7 @@ impl<T: Target> Adapter<T> {
         let Some(mut out) = out else { return };
         let kind = match kind {
             shim::STATUSTYPE_TABLE => StatusKind::Table,
+            shim::STATUSTYPE_IMA if !T::IS_MEASURED => return,
             shim::STATUSTYPE_IMA => {
                 // As `DMEMIT_TARGET_NAME_VERSION` has it. Writing to this buffer cannot fail.
                 let [major, minor, patch] = T::VERSION;

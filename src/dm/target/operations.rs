@@ -28,6 +28,9 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
     /// Its version: major, minor, patch level.
     const VERSION: [u32; 3];
 
+    /// Whether there is something to measure for attestation: [`StatusKind::Ima`].
+    const IS_MEASURED: bool = true;
+
     /// What it keeps beside each bio. All bytes are zero when [`Self::map`] is called; it must
     /// have nothing to drop, and be aligned to no more than 8 bytes.
     type BioData: Zeroable + Send + 'static;

@@ -7,6 +7,7 @@ use crate::dm::{
     message::dm_err,
     shim::{self, dm_shim_type},
 };
+use crate::DM_MSG_PREFIX;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::{error::to_result, prelude::*};

@@ -74,8 +74,9 @@ impl<'a> TargetTable<'a> {
     /// Opens a device by its path or its `major:minor`, to read and perhaps to `write`. Only while
     /// the table is made. May sleep.
     ///
-    /// All targets of one table must open a device alike: when a later one opens it to write as
-    /// well, device-mapper opens it anew and closes it for the others.
+    /// Fails with `EEXIST` if the target has opened it already. All targets of one table must open a
+    /// device alike: when a later one opens it to write as well, device-mapper opens it anew and
+    /// closes it for the others.
     pub(crate) fn get_device(&mut self, path: &CStr, write: bool) -> Result<OwnedDevice> {
         let ti = self.ti();
         let devices = self.devices.as_deref_mut().ok_or(EINVAL)?;

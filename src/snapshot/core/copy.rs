@@ -21,7 +21,7 @@ pub(super) struct Copy<T: Types> {
     pub(super) chunks: u64,
     /// Binary logarithm of the sectors of a chunk.
     pub(super) shift: u32,
-    /// The snapshots that it is for; those that there are come first.
+    /// The snapshots that it is for, from the first place on.
     pub(super) members: [Option<Member<T>>; MAX_MEMBERS],
     /// How many of them have not been recorded yet.
     pub(super) unrecorded: u32,

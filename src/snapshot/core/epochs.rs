@@ -21,8 +21,8 @@ pub struct Epochs {
     head: AtomicU64,
     /// The oldest epoch that is not over: at most `head`, at least `head - RING + 1`.
     tail: AtomicU64,
-    /// Whether `head` would have been closed, had there been room: it is as soon as there is.
-    /// Then `head` itself is waited for. 0 or 1.
+    /// 1 while `head` is to be closed and the ring has no room for another epoch, else 0. It is
+    /// closed as soon as there is room; whoever asked for it waits for `head` all the while.
     close_late: AtomicU32,
 }
 

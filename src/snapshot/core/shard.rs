@@ -225,20 +225,23 @@ impl<T: Types> Shard<T> {
     /// Whether sectors `start..end` of the origin, within one span, may be overwritten. If not, the
     /// copies that this needs are begun, as [`Shard::write_origin`] does.
     pub fn cover(&mut self, start: u64, end: u64, spare: &mut Spare<T>) -> Cover<T> {
-        let covered = self.covered_until(start, end);
-        if covered == end {
-            return Cover::Covered;
-        }
-        let needed = self.copies_needed(covered);
-        if spare.len() < needed {
-            return Cover::NoSpare(needed - spare.len());
-        }
-        match self.start_copies(covered, end, spare) {
-            Ok(wait) => Cover::Waits(wait.map_or(covered, |wait| wait.until)),
-            Err(Trouble::Gone) => Cover::Waits(covered),
-            Err(Trouble::NoSpare) => Cover::NoSpare(1),
-            Err(Trouble::NoMemory) => Cover::NoMemory,
-            Err(Trouble::Full(snapshot)) => Cover::Full(snapshot),
+        loop {
+            let covered = self.covered_until(start, end);
+            if covered == end {
+                return Cover::Covered;
+            }
+            let needed = self.copies_needed(covered);
+            if spare.len() < needed {
+                return Cover::NoSpare(needed - spare.len());
+            }
+            match self.start_copies(covered, end, spare) {
+                Ok(Some(wait)) => return Cover::Waits(wait.until),
+                // A snapshot was dropped just now: there is nothing to wait for.
+                Ok(None) | Err(Trouble::Gone) => {}
+                Err(Trouble::NoSpare) => return Cover::NoSpare(1),
+                Err(Trouble::NoMemory) => return Cover::NoMemory,
+                Err(Trouble::Full(snapshot)) => return Cover::Full(snapshot),
+            }
         }
     }
 
@@ -284,7 +287,9 @@ impl<T: Types> Shard<T> {
             let Some(slot) = self.slots.get(index) else {
                 break;
             };
-            if !slot.is_concerned(sector) {
+            // Read once: a table with another size may be resumed meanwhile.
+            let size = slot.snapshot.sectors();
+            if !slot.snapshot.wants_copies() || sector >= size {
                 continue;
             }
             let old = sector >> slot.shift;
@@ -296,8 +301,7 @@ impl<T: Types> Shard<T> {
                     pending.chunks
                 }
                 Chunk::Origin { chunks } => {
-                    let end = end.min(slot.snapshot.sectors());
-                    let chunks = chunks.min(((end - 1) >> shift) - old + 1);
+                    let chunks = chunks.min(((end.min(size) - 1) >> shift) - old + 1);
                     let (copy, chunks) = self.begin(index, old, chunks, Some(sector), spare)?;
                     wait.get_or_insert(copy);
                     chunks

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! When to write records, and what to tell those who wait for them.
+//! When to write records, and what became of the commits.
 
 use super::{disk::Error, Disk, RecordList};
 use crate::format::Exception;
@@ -9,16 +9,15 @@ use core::ops::DerefMut;
 /// Gathers exceptions and writes their records together.
 ///
 /// Writing records costs a flush and a write, however many there are. So the first exception that
-/// is done waits for those whose copies are under way at that moment, and one flush serves all:
-/// under a fixed number of writes in flight these are all. It does not wait for copies that begin
-/// later, as the C store does: under steady load there are always some, and it would wait for ever.
+/// is done waits for those whose copies are under way at that moment, and one flush serves all. It
+/// does not wait for copies that begin later, as the C store does: under steady load there are
+/// always some, and it would wait for ever.
 ///
-/// Who waits is the caller's to remember: what is returned holds for everybody since the last
-/// outcome.
+/// The caller keeps the completions: an outcome is that of all commits since the last outcome.
 pub struct Committer<B> {
     list: RecordList<B>,
     valid: bool,
-    /// For how many more those who wait do; 0 if nobody waits.
+    /// How many commits are to come before the records are written; 0 if no commit waits.
     awaited: u64,
 }
 

@@ -58,8 +58,8 @@ pub trait Disk {
 
     /// A hint that [`Self::zero`] will be asked for `extent`: may begin with it in the background.
     ///
-    /// Called before the outcome of the commits is known to anybody, so that I/O is submitted
-    /// before what waits for them goes on.
+    /// Called before the completions run: whoever suspends the COW device after them, suspends it
+    /// when this I/O is on its way.
     fn zero_ahead(&self, extent: Extent);
 
     /// Makes `extent` read as zeroes. When it returns this is done, perhaps in a volatile cache.
@@ -71,7 +71,7 @@ pub trait Disk {
 pub enum Error<E> {
     /// What is on the COW device makes no sense.
     Fault(Fault),
-    /// I/O failed, or whom exceptions were reported to did.
+    /// I/O failed, or the receiver of the exceptions did.
     Io(E),
 }
 

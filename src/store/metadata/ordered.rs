@@ -19,61 +19,137 @@ const BLOCK_BITS: u32 = 8;
 /// there: hours for a million.
 ///
 /// Where new chunks do not ascend, as kernels before 3.13 left them, only the blocks are handed
-/// over in descending order, and within a block the order is the list's: an insertion then looks
-/// at the block's exceptions at most. For exceptions whose chunks follow each other on both sides
-/// are one run to dm-snapshot, and a merge, which takes them from the list's end, may take them
-/// from an end of their run only. While new chunks ascend, a run stands together in the list and
-/// any order will do. A run never reaches over a block's end.
+/// over in descending order. Within a block the order is the list's, and an insertion looks at the
+/// block's exceptions at most. The reason is merging: dm-snapshot keeps exceptions of a block whose
+/// chunks follow each other on both sides as one run, and can take one only from an end of its run,
+/// while a merge takes them from the list's end. While new chunks ascend, the exceptions of a run
+/// are neighbours in the list, and any order will do.
 ///
 /// Exceptions that share an old chunk are a fault: of each chunk there is one copy.
 ///
-/// Memory is that of [`Pairs`], 16 bytes an exception. It is given back page by page while
-/// dm-snapshot allocates 32 bytes for each, so that no more is in use at any time than afterwards.
-pub struct Ordered<P: Platform, F> {
-    add: F,
-    /// `(old chunk, new chunk)` of each.
-    exceptions: Pairs<P>,
-    /// The last new chunk.
-    last_new: u64,
+/// Exceptions that are a run to dm-snapshot are kept as one here. Memory is that of [`Pairs`], 16
+/// bytes a run, and is given back page by page while dm-snapshot allocates 32 bytes for each run, so
+/// that no more is in use at any time than afterwards.
+pub struct Ordered<P: Platform, R> {
+    receiver: R,
+    /// What [`Run::packed`] makes of each run.
+    runs: Pairs<P>,
+    /// The run that the next exception may continue.
+    last: Option<Run>,
     /// Whether new chunks ascended so far.
     ascending: bool,
 }
 
-impl<P: Platform, F> Ordered<P, F> {
-    /// Hands over to `add`.
-    pub fn new(add: F) -> Self {
+impl<P: Platform, R> Ordered<P, R> {
+    /// Hands over to `receiver`.
+    pub fn new(receiver: R) -> Self {
         Self {
-            add,
-            exceptions: Pairs::new(),
-            last_new: 0,
+            receiver,
+            runs: Pairs::new(),
+            last: None,
             ascending: true,
+        }
+    }
+
+    fn end_run(&mut self) -> Result<(), NoMemory> {
+        match self.last.take() {
+            Some(run) => {
+                let (old, new) = run.packed();
+                self.runs.try_push(old, new)
+            }
+            None => Ok(()),
         }
     }
 }
 
-impl<P: Platform, E, F: FnMut(Exception) -> Result<(), E>> Receiver<E> for Ordered<P, F> {
+/// Exceptions of one block whose chunks follow each other on both sides, and in the list.
+#[derive(Clone, Copy)]
+struct Run {
+    old: u64,
+    new: u64,
+    /// How many: 1 to 2^[`BLOCK_BITS`].
+    length: u64,
+}
+
+impl Run {
+    /// A chunk's number is below 2^56: [`Geometry::MAX_CHUNKS`](crate::format::Geometry).
+    const NUMBER_BITS: u32 = 56;
+
+    /// Takes `e` in, if it continues the run within the block.
+    fn take(&mut self, e: Exception) -> bool {
+        let continues = e.old == self.old.wrapping_add(self.length)
+            && e.new == self.new + self.length
+            && e.old >> BLOCK_BITS == self.old >> BLOCK_BITS;
+        self.length += u64::from(continues);
+        continues
+    }
+
+    /// The first old chunk, and the first new chunk with the length above it.
+    fn packed(self) -> (u64, u64) {
+        (self.old, self.new | (self.length - 1) << Self::NUMBER_BITS)
+    }
+
+    fn unpacked((old, packed): (u64, u64)) -> Self {
+        Self {
+            old,
+            new: packed & ((1 << Self::NUMBER_BITS) - 1),
+            length: (packed >> Self::NUMBER_BITS) + 1,
+        }
+    }
+
+    /// The exception at `index`.
+    fn at(self, index: u64) -> Exception {
+        Exception {
+            old: self.old + index,
+            new: self.new + index,
+        }
+    }
+}
+
+impl<P: Platform, E, R: Receiver<E>> Receiver<E> for Ordered<P, R> {
+    fn chunk_size(&mut self, sectors: u32) -> Result<(), E> {
+        self.receiver.chunk_size(sectors)
+    }
+
     fn take(&mut self, e: Exception) -> Result<(), Error<E>> {
-        self.ascending &= e.new > self.last_new;
-        self.last_new = e.new;
-        self.exceptions.try_push(e.old, e.new).map_err(fault)
+        if let Some(run) = &mut self.last {
+            if run.take(e) {
+                return Ok(());
+            }
+            self.ascending &= e.new >= run.new + run.length;
+        }
+        self.end_run().map_err(fault)?;
+        self.last = Some(Run {
+            old: e.old,
+            new: e.new,
+            length: 1,
+        });
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), Error<E>> {
-        let mut exceptions = take(&mut self.exceptions);
+        self.end_run().map_err(fault)?;
+        let mut runs = take(&mut self.runs);
         let ignored = if self.ascending { 0 } else { BLOCK_BITS };
-        exceptions.sort(|old| !(old >> ignored)).map_err(fault)?;
+        runs.sort(|old| !(old >> ignored)).map_err(fault)?;
         let mut block = Block::<P>::new().map_err(fault)?;
-        for page in exceptions.into_pages() {
+        for page in runs.into_pages() {
             if !P::may_go_on() {
                 return Err(fault(Fault::Interrupted));
             }
-            for &(old, new) in page.as_slice() {
-                let e = Exception { old, new };
-                block.put(e).map_err(fault)?;
-                (self.add)(e).map_err(Error::Io)?;
+            for run in page.as_slice().iter().copied().map(Run::unpacked) {
+                for index in 0..run.length {
+                    // In a list that ascends, an exception comes after those with higher old chunks.
+                    let e = run.at(match self.ascending {
+                        true => run.length - 1 - index,
+                        false => index,
+                    });
+                    block.put(e).map_err(fault)?;
+                    self.receiver.take(e)?;
+                }
             }
         }
-        Ok(())
+        self.receiver.finish()
     }
 }
 

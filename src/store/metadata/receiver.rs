@@ -7,20 +7,20 @@ use crate::format::Exception;
 
 /// Takes the exceptions that [`load`](super::load) finds.
 ///
-/// [`Ordered`](super::Ordered) stands before a table that wants them in order and checked for old
-/// chunks that are used twice. A table that finds those by itself is a receiver; so is a function
-/// that takes exceptions as they come.
+/// [`Ordered`](super::Ordered) stands before one that wants them in order and checked for old
+/// chunks that are used twice. A function is a receiver that takes them as they come.
 pub trait Receiver<E> {
     /// Takes the chunk size in sectors, before the first exception, and also where there is none.
     fn chunk_size(&mut self, _sectors: u32) -> Result<(), E> {
         Ok(())
     }
 
-    /// Takes an exception, in the order of the list. Its record is right by itself; whether its new
-    /// chunk is another record's too may only be known later.
+    /// Takes an exception, in the order of the list. Both its chunks are where they may be. That no
+    /// other record has its new chunk is certain only when [`Self::finish`] is called.
     fn take(&mut self, e: Exception) -> Result<(), Error<E>>;
 
-    /// All were taken, and no new chunk is used twice. That no old chunk is remains to be checked.
+    /// All were taken, and no new chunk is used twice. Old chunks were not compared: the receiver
+    /// may.
     fn finish(&mut self) -> Result<(), Error<E>>;
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Taking turns with two sets of those who wait.
+//! Two sets of completions that take turns.
 
-/// Two sets, of which one gathers those who wait for the next outcome while the other's members
-/// are told of the last.
+/// Two sets of completions: one gathers those that wait for the next outcome, while those in the
+/// other are run with the last one.
 ///
 /// `V` is a set of a fixed size, made beforehand: gathering must not need memory.
 ///
@@ -24,7 +24,7 @@ impl<V> Rounds<V> {
         }
     }
 
-    /// The set that gathers; `None` while the members of both are being told.
+    /// The set that gathers; `None` while the completions in both are being run.
     pub fn gathering(&mut self) -> Option<&mut V> {
         self.gathering.as_mut()
     }
@@ -34,8 +34,8 @@ impl<V> Rounds<V> {
         core::mem::replace(&mut self.gathering, self.spare.take())
     }
 
-    /// Puts a set back that was taken out, emptied. It gathers if none does: that is so when the
-    /// other was taken out meanwhile, too.
+    /// Puts a set back that was taken out, emptied. It gathers if the other was taken out
+    /// meanwhile, and is spare if not.
     pub fn put_back(&mut self, set: V) {
         let place = if self.gathering.is_none() {
             &mut self.gathering

@@ -14,12 +14,12 @@ from expected import Expected
 class Recording:
     """`start`: the first byte of the origin that has content and may be written; before it, all is zero."""
 
-    def __init__(self, recorder, disk, seed, chunk, origin_bytes, cow_bytes, block=512, zeroes=True, start=0):
+    def __init__(self, recorder, disk, seed, chunk, origin_bytes, cow_bytes, block=512, start=0):
         self.rng = random.Random(seed)
         self.chunk, self.bytes, self.block, self.start = chunk, chunk * 512, block, start
         self.log = nbd.Log()
         # requests wait for each other, so that there is something to lose
-        common = {"block": block, "log": self.log, "linger": 0.0005, "zeroes": zeroes}
+        common = {"block": block, "log": self.log, "linger": 0.0005}
         self.origin = recorder(origin_bytes, name="origin", **common)
         self.cow = recorder(cow_bytes, name="cow", **common)
         self.crashed = crashed_disks.CrashedDisks(disk, origin_bytes, cow_bytes, chunk, block)

@@ -165,6 +165,31 @@ def test_a_failed_merge_can_be_taken_up_again(snapshot, mapped):
     volume.snapshots.clear()
 
 
+def test_after_a_failed_merge_the_snapshot_can_be_used_again(snapshot, mapped):
+    """A table of `snapshot` takes it over from the merge, and knows nothing of the failure."""
+    device = mapped("cow", 2 * CHUNKS * BYTES)
+    volume, snap = snapshot(CHUNKS * BYTES, 0, CHUNK, cow=device)
+    for chunk in range(100):
+        disks.write(volume.path, chunk * BYTES, b"\x11" * 512)
+    volume.drop(snap)
+    device.fail(50 * CHUNK, CHUNK)
+    volume.merge(snap)
+    merge.wait_failed(volume)
+    device.mend()
+    snap.target = "snapshot"
+    volume.device.reload(snap.line())
+    # what cannot be read was copied by the 49th exception
+    layout = cow.Layout(CHUNK)
+    assert layout.usage(49)[0] <= volume.device.usage()[0] <= layout.usage(100)[0]
+    assert disks.read(volume.path) == volume.content
+    volume.device.remove()
+    volume.device = None
+    merge.activate(volume, snap)
+    merge.wait_done(volume)
+    assert disks.read(volume.path) == volume.content
+    volume.snapshots.clear()
+
+
 @pytest.mark.rust_only
 def test_module_can_be_unloaded_after_a_failure(failing):
     volume, snap, device = failing(5)

@@ -20,20 +20,26 @@ GARBAGE = 0xa5
 PROMPT, SOON = 60, 1  # seconds; the emulator may be slow
 
 
+NEXT_AREA = (1 + PER_AREA + 1) * BYTES  # where area 1 is
+
+
 class Holding(nbd.Disk):
-    """A disk that keeps requests to zero waiting while it is told to, and does them no earlier."""
+    """A disk that keeps what zeroes area 1 waiting while it is told to, and does it no earlier."""
 
     def __init__(self, size):
         self.holding, self.held, self.lock = False, [], threading.Lock()
         super().__init__(size, name="cow")
 
     def _do(self, op):
-        if op.kind != "zeroes" or not self.holding:
+        if not self._holds(op):
             super()._do(op)
+
+    def _holds(self, op):
+        return self.holding and op.offset == NEXT_AREA and op.kind in ("write", "zeroes")
 
     def _reply(self, op):
         with self.lock:
-            if op.kind == "zeroes" and self.holding:
+            if self._holds(op):
                 self.held.append(op)
             else:
                 super()._reply(op)
@@ -100,8 +106,8 @@ def test_what_is_zeroed_stays_allocated(half_full):
     """On a thin COW device a later record must not run out of space."""
     _, _, disk = half_full
     (op,) = disk.held
-    assert (op.offset, op.length) == ((1 + PER_AREA + 1) * BYTES, BYTES)
-    assert op.no_hole
+    assert (op.kind, op.offset, op.length) == ("write", NEXT_AREA, BYTES)
+    assert not any(op.data)
 
 
 def test_a_snapshot_is_removed_while_its_cow_device_is_suspended(half_full):

@@ -13,6 +13,7 @@ import cow
 import disks
 import dm
 import image_runner
+import module
 import mutants
 import pytest
 
@@ -204,7 +205,8 @@ def test_a_list_without_end(disk, free_memory, log):
     with pytest.raises(OSError) as refusal:
         dm.Device("s", [(0, origin.sectors, "snapshot", f"{origin.path} {device.path} P 1")])
     assert refusal.value.errno == errno.EUCLEAN
-    # there are not as many chunks as records
-    assert log.matching("new chunk 2 is used by an earlier record")
+    # there are not as many chunks as records; the Rust core's table sees before that the old ones recur
+    old_twice = "old chunk .* is used by two records, with new chunks"
+    assert log.matching(old_twice if module.CORE == "rust" else "new chunk 2 is used by an earlier record")
     assert len(log.matching("device-mapper")) <= image_runner.LINES
     assert before - free_memory() < 8 * MIB

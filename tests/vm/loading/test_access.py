@@ -21,6 +21,8 @@ NOBODY = 65534
 SYSFS = pathlib.Path("/sys/module", module.NAME)
 # what the kernel makes for every module, for all to read; "taint" says that it is out of tree
 KERNELS = {"coresize", "initsize", "initstate", "refcnt", "srcversion", "taint", "version"}
+# the targets' parameters have the names that C's have, and are to be seen as those are; the store's is not
+PARAMETERS = {"c": set(), "rust": {"snapshot_cow_threshold", "snapshot_copy_throttle"}}[module.CORE]
 # the trees in which a driver could put something; below tracing there is nothing of ours to find, and much of others'
 TREES = ["/dev", "/proc/driver", "/proc/fs", "/proc/sys/dev", "/sys/block", "/sys/bus", "/sys/class", "/sys/fs",
          "/sys/kernel/debug", "/sys/kernel/config", "/sys/devices/virtual"]
@@ -78,7 +80,8 @@ def test_the_module_adds_nothing_but_its_directory():
 
 
 def test_modes_below_sys_module(active):
-    assert not SYSFS.joinpath("parameters").exists(), "parameters are not to be seen"
+    parameters = SYSFS.joinpath("parameters")
+    assert {path.name for path in parameters.glob("*")} == PARAMETERS, "other parameters are not to be seen"
     public, listed = set(), 0
     for directory, names, files in os.walk(SYSFS):
         for name in files:
@@ -93,7 +96,8 @@ def test_modes_below_sys_module(active):
                 public.add(str(path.relative_to(SYSFS)))
     assert listed > 8
     # notes: what the linker was given, as in the file
-    assert {name for name in public if not name.startswith("notes/")} <= KERNELS, public
+    allowed = KERNELS | {f"parameters/{name}" for name in PARAMETERS}
+    assert {name for name in public if not name.startswith("notes/")} <= allowed, public
 
 
 def test_a_snapshot_adds_what_one_of_the_c_store_adds(disk):

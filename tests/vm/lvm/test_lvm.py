@@ -214,3 +214,37 @@ def test_a_cow_device_is_split_off_checked_and_put_back(vg):
     run("lvconvert", "-y", "-s", "-Zn", "vg/origin", "vg/snap")
     run("lvchange", "-ay", "vg/origin")
     assert digest("/dev/vg/snap") == expected
+
+
+def test_tools_know_volumes_by_name(vg):
+    """What a tool takes out of a snapshot it puts back, as it was; of what is active it keeps its hands off."""
+    random_volume("origin", 8)
+    names = ["one", "two"]
+    for name, chunk in zip(names, ("4k", "64k")):
+        run("lvcreate", "-y", "-q", "-s", "-c", chunk, "-L", "12M", "-n", name, "vg/origin")
+        overwrite("/dev/vg/origin", 2, at=2 * names.index(name))
+    expected = {name: digest(f"/dev/vg/{name}") for name in [*names, "origin"]}
+    chunks = {name: lvs(f"vg/{name}", "chunk_size") for name in names}
+
+    refused = subprocess.run([PROGRAM, "check", "vg/one"], capture_output=True, text=True)
+    assert refused.returncode == 1 and "lvchange -an vg/origin" in refused.stderr, refused
+    run("lvchange", "-an", "vg/origin")
+    for name in names:
+        assert "the kernel would load the snapshot" in run(PROGRAM, "check", f"vg/{name}")
+        run(PROGRAM, "export", "-i", f"vg/{name}", "-o", "/tmp/image")
+        assert digest("/tmp/image") == expected[name]
+        os.unlink("/tmp/image")
+    run(PROGRAM, "delta", "--compare", "vg/one", "vg/two")
+    # a file is no device of the size: what was taken is put back all the same
+    refused = subprocess.run([PROGRAM, "export", "-i", "vg/one", "-o", "/"], capture_output=True, text=True)
+    assert refused.returncode == 1 and "directory" in refused.stderr, refused
+    assert {lvs(f"vg/{name}", "lv_active", "origin")[1].strip() for name in names} == {"origin"}
+    assert {name: lvs(f"vg/{name}", "chunk_size") for name in names} == chunks
+    run("lvchange", "-ay", "vg/origin")
+    assert {name: digest(f"/dev/vg/{name}") for name in expected} == expected
+
+    run("lvremove", "-y", "-q", "vg/two")
+    run("lvchange", "-an", "vg/origin")
+    run(PROGRAM, "merge", "-i", "vg/one")
+    run("lvchange", "-ay", "vg/origin")
+    assert digest("/dev/vg/origin") == digest("/dev/vg/one") == expected["one"]

@@ -3,19 +3,22 @@
 //! `snap_check`
 
 use super::{OriginArgs, Tool};
-use crate::check::{check, check_header, Checked};
+use crate::check::{check, Checked, Depth, Finding, Warning};
 use crate::cow::Cow;
 use crate::device::Access;
-use crate::error::Result;
-use crate::format::{Fault, Place};
+use crate::error::{Error, Result};
+use crate::format::Fault;
+use crate::growable::push;
+use crate::interrupt::Interrupt;
+use crate::lvm::Volumes;
 use crate::report::Report;
 use clap::Args;
-use serde_json::{json, Value};
+use serde::{Serialize, Serializer};
 use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Check {
-    /// The COW device, or a file that holds its content
+    /// The COW device, a file that holds its content, or the VG/LV of a snapshot
     #[arg(value_name = "INPUT")]
     input: PathBuf,
 
@@ -27,11 +30,11 @@ pub struct Check {
     #[arg(long, value_name = "SECTORS", default_value_t = 0)]
     chunk_size: u32,
 
-    /// Only check the header
+    /// Only check the header; nothing is said of the records, which are not read
     #[arg(long)]
     header_only: bool,
 
-    /// Tell every fault, not only the first ones
+    /// Tell every fault, however many there are, not only the first 20, or 1000 with --json
     #[arg(long)]
     all: bool,
 
@@ -44,8 +47,11 @@ pub struct Check {
     quiet: bool,
 }
 
-/// How many faults, and how many warnings, are told without `--all`.
-const TOLD: usize = 20;
+/// How many faults are told without `--all`.
+const TOLD: u64 = 20;
+
+/// And how many with `--json`.
+const TOLD_JSON: u64 = 1000;
 
 impl Tool for Check {
     const NAME: &'static str = "snap_check";
@@ -56,101 +62,202 @@ kernel would load the snapshot. Each record's chunks must lie on their devices, 
 be a metadata chunk, and no old and no new chunk may be used twice. It warns of what the kernel \
 takes though it is odd, as bytes after the end of the list. Nothing is ever written.
 
-With --json the object's \"verdict\" is \"loads\", \"new\" (there is no snapshot, the kernel \
-would begin one), \"invalid\" (loaded, but every read fails) or \"refused\".";
+Where the header is zero there is no snapshot, and the kernel would begin a new one. If records \
+stand behind such a header, it may have been lost; that is said and the exit status is 1.
+
+What is found is written to standard output. With --json that is an object: its \"verdict\" is \
+\"loads\", \"new\" (there is no snapshot, the kernel would begin one), \"invalid\" (loaded, but \
+every read fails), \"refused\", or, with --header-only, \"header\" (the header is sound). What was \
+not read is null.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_check /dev/vg/cow
   snap_check --origin /dev/vg/origin --json cow.img
 
-  The exit status is 0 if the kernel would load the snapshot or begin a new one, 1 otherwise.";
+  The exit status is 0 if the kernel would load the snapshot, or begin a new one where no record \
+is, and 1 otherwise.";
 
     fn quiet(&self) -> bool {
         self.quiet
     }
 
-    fn run(self, report: &Report) -> Result<bool> {
-        let cow = Cow::open(&self.input, Access::Read, self.origin.origin()?)?;
-        let checked = if self.header_only {
-            check_header(&cow, self.chunk_size)
+    fn run(self, report: &Report, volumes: &Volumes) -> Result<bool> {
+        let named = volumes.cow(&self.input)?;
+        let origin = self.origin.known(&named, volumes)?.origin()?;
+        let cow = Cow::open(&named.cow, Access::Read, origin)?.watching(&Interrupt::watch()?);
+        let depth = if self.header_only {
+            Depth::Header
         } else {
-            check(&cow, self.chunk_size)?
+            Depth::Everything
         };
-        if self.json {
-            report.json(&to_json(&cow, &checked));
+        let limit = match (self.all, self.json) {
+            (true, _) => u64::MAX,
+            (_, true) => TOLD_JSON,
+            _ => TOLD,
+        };
+        let checked = if self.json {
+            let mut findings = Findings::default();
+            let checked = check(&cow, depth, self.chunk_size, &mut |finding| {
+                findings.keep(finding, limit);
+            })?;
+            if findings.lost {
+                return Err(Error::NoMemory);
+            }
+            report.json(&Json::new(&cow, &checked, &findings));
+            checked
         } else {
-            self.tell(&checked, report);
-        }
-        Ok(checked.verdict.is_good())
+            let mut faults = 0;
+            let checked = check(&cow, depth, self.chunk_size, &mut |finding| match finding {
+                Finding::Fault(fault) => {
+                    faults += 1;
+                    if faults <= limit {
+                        report.line(format_args!("error: {fault}"));
+                    }
+                }
+                Finding::Warning(warning) => report.line(format_args!("warning: {warning}")),
+            })?;
+            tell(&checked, limit, report);
+            checked
+        };
+        Ok(checked.is_good())
     }
 }
 
-impl Check {
-    fn tell(&self, checked: &Checked, report: &Report) {
-        let told = if self.all { usize::MAX } else { TOLD };
-        for fault in checked.faults.iter().take(told) {
-            report.error(fault);
-        }
-        let more = checked.fault_count - checked.faults.len().min(told) as u64;
-        if more > 0 {
-            report.error(format_args!("{more} more faults"));
-        }
-        for warning in checked.warnings.iter().take(told) {
-            report.warn(warning);
-        }
-        let more = checked.warning_count - checked.warnings.len().min(told) as u64;
-        if more > 0 {
-            report.warn(format_args!("{more} more warnings"));
-        }
-        if let Some(layout) = checked.layout {
-            report.line(format_args!(
-                "chunk size {} sectors, {} chunks, {} records in {} runs, {} holes",
-                layout.header.chunk_sectors,
-                layout.geometry.cow_chunks(),
-                checked.records,
-                checked.runs,
-                checked.holes,
-            ));
-        }
-        report.line(checked.verdict);
+/// Says what is left to say after the findings.
+fn tell(checked: &Checked, limit: u64, report: &Report) {
+    let more = checked.faults.saturating_sub(limit);
+    if more > 0 {
+        report.line(format_args!("error: {more} more faults (--all tells them)"));
+    }
+    if let Some(layout) = checked.layout {
+        let chunk_sectors = layout.header.chunk_sectors;
+        let chunks = layout.geometry.cow_chunks();
+        let list = checked.list.map_or(String::new(), |list| {
+            format!(
+                ", {} records in {} runs, {} holes",
+                list.records, list.runs, list.holes
+            )
+        });
+        report.line(format_args!(
+            "chunk size {chunk_sectors} sectors, {chunks} chunks{list}"
+        ));
+    }
+    report.line(checked.verdict);
+}
+
+/// What was found, kept to be told at the end.
+#[derive(Default)]
+struct Findings {
+    faults: Vec<Fault>,
+    warnings: Vec<Warning>,
+    /// Whether memory did not suffice.
+    lost: bool,
+}
+
+impl Findings {
+    fn keep(&mut self, finding: Finding, limit: u64) {
+        let kept = match finding {
+            Finding::Fault(_) if self.faults.len() as u64 >= limit => Ok(()),
+            Finding::Fault(fault) => push(&mut self.faults, fault),
+            Finding::Warning(warning) => push(&mut self.warnings, warning),
+        };
+        self.lost |= kept.is_err();
     }
 }
 
-fn to_json(cow: &Cow, checked: &Checked) -> Value {
-    let faults: Vec<Value> = checked.faults.iter().map(fault_json).collect();
-    let warnings: Vec<Value> = checked
-        .warnings
-        .iter()
-        .map(|warning| json!({ "kind": warning.name(), "message": warning.to_string() }))
-        .collect();
-    let header = checked.layout.map(|layout| {
-        json!({
-            "valid": layout.header.valid,
-            "chunk_size": layout.header.chunk_sectors,
-            "cow_chunks": layout.geometry.cow_chunks(),
-            "areas": layout.geometry.areas(),
-        })
-    });
-    json!({
-        "verdict": checked.verdict.name(),
-        "cow_size": cow.device().sectors(),
-        "header": header,
-        "records": checked.records,
-        "runs": checked.runs,
-        "holes": checked.holes,
-        "faults": faults,
-        "fault_count": checked.fault_count,
-        "warnings": warnings,
-        "warning_count": checked.warning_count,
-    })
+/// The object that `--json` writes.
+#[derive(Serialize)]
+struct Json<'a> {
+    verdict: &'static str,
+    cow_size: u64,
+    header: Option<HeaderJson>,
+    records: Option<u64>,
+    runs: Option<u64>,
+    holes: Option<u64>,
+    #[serde(serialize_with = "faults_json")]
+    faults: &'a [Fault],
+    fault_count: u64,
+    warnings: Vec<WarningJson>,
+    warning_count: u64,
 }
 
-fn fault_json(fault: &Fault) -> Value {
-    let mut value = json!({ "kind": fault.kind(), "message": fault.to_string() });
-    if let Some(Place { area, index, byte }) = fault.place() {
-        value["area"] = area.into();
-        value["record"] = index.into();
-        value["byte"] = byte.into();
+#[derive(Serialize)]
+struct HeaderJson {
+    valid: bool,
+    chunk_size: u32,
+    cow_chunks: u64,
+    areas: u64,
+}
+
+#[derive(Serialize)]
+struct FaultJson {
+    kind: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    area: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    byte: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct WarningJson {
+    kind: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunk_size: Option<u32>,
+}
+
+impl<'a> Json<'a> {
+    fn new(cow: &Cow, checked: &Checked, findings: &'a Findings) -> Self {
+        Self {
+            verdict: checked.verdict.name(),
+            cow_size: cow.device().sectors(),
+            header: checked.layout.map(|layout| HeaderJson {
+                valid: layout.header.valid,
+                chunk_size: layout.header.chunk_sectors,
+                cow_chunks: layout.geometry.cow_chunks(),
+                areas: layout.geometry.areas(),
+            }),
+            records: checked.list.map(|list| list.records),
+            runs: checked.list.map(|list| list.runs),
+            holes: checked.list.map(|list| list.holes),
+            faults: &findings.faults,
+            fault_count: checked.faults,
+            warnings: findings.warnings.iter().map(WarningJson::from).collect(),
+            warning_count: checked.warnings,
+        }
     }
-    value
+}
+
+impl From<&Fault> for FaultJson {
+    fn from(fault: &Fault) -> Self {
+        let place = fault.place();
+        Self {
+            kind: fault.kind(),
+            message: fault.to_string(),
+            area: place.map(|place| place.area),
+            record: place.map(|place| place.index),
+            byte: place.map(|place| place.byte),
+        }
+    }
+}
+
+impl From<&Warning> for WarningJson {
+    fn from(warning: &Warning) -> Self {
+        Self {
+            kind: warning.name(),
+            message: warning.to_string(),
+            chunk_size: match warning {
+                Warning::HeaderLost(sectors) => Some(*sectors),
+                Warning::OddValid(_) | Warning::Stale => None,
+            },
+        }
+    }
+}
+
+/// One after the other: there can be millions.
+fn faults_json<S: Serializer>(faults: &[Fault], to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.collect_seq(faults.iter().map(FaultJson::from))
 }

@@ -6,8 +6,9 @@ use super::Tool;
 use crate::cow::{Cow, Origin};
 use crate::delta::{delta, in_sectors, Other};
 use crate::device::{Access, Device};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
+use crate::lvm::{Named, Volumes};
 use crate::output::Output;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
@@ -26,15 +27,15 @@ enum Format {
 
 #[derive(Args)]
 pub struct Delta {
-    /// The COW device of the snapshot
+    /// The COW device of the snapshot, or its VG/LV
     #[arg(value_name = "COW")]
     cow: PathBuf,
 
-    /// The COW device of another snapshot of the same origin
+    /// The COW device of another snapshot of the same origin, or its VG/LV
     #[arg(value_name = "OTHER")]
     other: Option<PathBuf>,
 
-    /// The origin
+    /// The origin; known where the COW device is given by LVM's name
     #[arg(long, value_name = "DEV", conflicts_with = "origin_size")]
     origin: Option<PathBuf>,
 
@@ -43,7 +44,7 @@ pub struct Delta {
     origin_size: Option<u64>,
 
     /// Read both sides, and tell only what does differ
-    #[arg(long, requires = "origin")]
+    #[arg(long)]
     compare: bool,
 
     /// The output format
@@ -87,17 +88,26 @@ EXAMPLES
         self.quiet
     }
 
-    fn run(self, _report: &Report) -> Result<bool> {
+    fn run(self, _report: &Report, volumes: &Volumes) -> Result<bool> {
         let interrupt = Interrupt::watch()?;
-        let origin = self.origin.as_deref();
-        let origin = origin.map(|path| Device::open(path, Access::Read));
+        let cows: Vec<&Path> = [Some(&self.cow), self.other.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+            .collect();
+        let named = volumes.cows(&cows)?;
+        let origin = self.known_origin(&named, volumes)?;
+        if self.compare && origin.is_none() {
+            return Err(Error::Refused("give --origin with --compare".into()));
+        }
+        let origin = origin.map(|path| Device::open(&path, Access::Read));
         // One opening for both: a device is opened exclusively.
         let origin = origin.transpose()?.map(Arc::new);
-        let snapshot = self.snapshot(&self.cow, origin.clone(), &interrupt)?;
-        let other = self.other.as_deref();
-        let other = other.map(|path| self.snapshot(path, origin, &interrupt));
+        let snapshot = self.snapshot(&named[0].cow, origin.clone(), &interrupt)?;
+        let other = named.get(1);
+        let other = other.map(|other| self.snapshot(&other.cow, origin, &interrupt));
         let other = other.transpose()?;
-        let mut output = Output::new(&self.output, self.force);
+        let mut output = Output::new(&volumes.output(&self.output)?, self.force);
         for input in [Some(&snapshot), other.as_ref()].into_iter().flatten() {
             output = input.inputs().fold(output, Output::apart_from);
         }
@@ -129,6 +139,25 @@ EXAMPLES
 }
 
 impl Delta {
+    /// The origin, where one is given or known; both snapshots must have the same.
+    fn known_origin(&self, named: &[Named], volumes: &Volumes) -> Result<Option<PathBuf>> {
+        if let [Named { origin: one, .. }, Named { origin: two, .. }] = named {
+            if one != two {
+                return Err(Error::Refused(
+                    "the two are snapshots of different origins, or only one is given by LVM's name"
+                        .into(),
+                ));
+            }
+        }
+        let origin = volumes.origin(&named[0], self.origin.as_deref())?;
+        if origin.is_some() && self.origin_size.is_some() {
+            return Err(Error::Refused(
+                "LVM knows the snapshot's origin; leave out --origin-size".into(),
+            ));
+        }
+        Ok(origin)
+    }
+
     fn snapshot(
         &self,
         cow: &Path,

@@ -8,6 +8,7 @@ use crate::device::Access;
 use crate::dump::{dump, Format, Selection};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
+use crate::lvm::Volumes;
 use crate::output::Output;
 use crate::report::Report;
 use clap::Args;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Dump {
-    /// The COW device, or a file that holds its content
+    /// The COW device, a file that holds its content, or the VG/LV of a snapshot
     #[arg(value_name = "INPUT")]
     input: PathBuf,
 
@@ -98,12 +99,14 @@ EXAMPLES
         self.quiet
     }
 
-    fn run(self, _report: &Report) -> Result<bool> {
-        let cow = Cow::open(&self.input, Access::Read, Origin::UNKNOWN)?;
+    fn run(self, _report: &Report, volumes: &Volumes) -> Result<bool> {
+        let named = volumes.cow(&self.input)?;
+        let cow = Cow::open(&named.cow, Access::Read, Origin::UNKNOWN)?;
         let cow = cow.watching(&Interrupt::watch()?);
         // Before anything is created: is there something to dump?
         cow.snapshot()?;
-        let output = Output::new(&self.output, self.force).apart_from(cow.device());
+        let output =
+            Output::new(&volumes.output(&self.output)?, self.force).apart_from(cow.device());
         let selection = Selection {
             header_only: self.header_only,
             old_chunks: self.range,

@@ -5,9 +5,10 @@
 use super::Tool;
 use crate::cow::{Cow, Origin};
 use crate::device::{Access, Device};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::export::{export, Options};
 use crate::interrupt::Interrupt;
+use crate::lvm::Volumes;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use clap::Args;
@@ -17,12 +18,12 @@ use std::time::Duration;
 
 #[derive(Args)]
 pub struct Export {
-    /// The COW device, or a file that holds its content
+    /// The COW device, a file that holds its content, or the VG/LV of a snapshot
     #[arg(short, long, value_name = "FILE")]
     input: PathBuf,
 
-    /// The origin
-    #[arg(long, value_name = "DEV", required_unless_present = "cow_only")]
+    /// The origin; known where the COW device is given by LVM's name, and needed otherwise
+    #[arg(long, value_name = "DEV")]
     origin: Option<PathBuf>,
 
     /// The image to write: a new file, or a block device
@@ -76,15 +77,24 @@ state is refused when one of them was changed since.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_export -i /dev/vg/cow --origin /dev/vg/origin -o snapshot.img
+  snap_export -i vg/snap -o snapshot.img
   snap_export -i cow.img --cow-only -o changed.img";
 
     fn quiet(&self) -> bool {
         self.quiet
     }
 
-    fn run(self, report: &Report) -> Result<bool> {
+    fn run(self, report: &Report, volumes: &Volumes) -> Result<bool> {
         let interrupt = Interrupt::watch()?;
-        let origin = self.origin.map(|path| Device::open(&path, Access::Read));
+        let named = volumes.cow(&self.input)?;
+        if named.origin.is_none() && self.origin.is_none() && !self.cow_only {
+            return Err(Error::Refused(
+                "give --origin, or --cow-only for what the COW device holds".into(),
+            ));
+        }
+        let origin = volumes.origin(&named, self.origin.as_deref())?;
+        let origin = origin.filter(|_| !self.cow_only);
+        let origin = origin.map(|path| Device::open(&path, Access::Read));
         let origin = origin.transpose()?.map(Arc::new);
         let size = match origin.as_deref() {
             Some(device) => Origin::of(device)?,
@@ -93,10 +103,10 @@ EXAMPLES
         if let Some(origin) = &origin {
             report.tail(origin);
         }
-        let cow = Cow::open(&self.input, Access::Read, size)?.watching(&interrupt);
+        let cow = Cow::open(&named.cow, Access::Read, size)?.watching(&interrupt);
         let snapshot = Snapshot::new(cow, origin, self.origin_size, self.trust_invalid)?;
         let options = Options {
-            output: self.output,
+            output: volumes.output(&self.output)?,
             force: self.force,
             restart: self.restart,
             state: self.state,

@@ -2,7 +2,7 @@
 
 //! Manual pages, completions and links, all made from the command lines themselves.
 
-use super::{file_error, multi_call, TOOLS};
+use super::{file_error, manual, multi_call, TOOLS};
 use crate::error::Result;
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::Shell;
@@ -66,10 +66,7 @@ fn man(directory: &Path) -> Result<()> {
 
 fn write_man(command: Command, path: &Path) -> Result<()> {
     let mut page = Vec::new();
-    let man = clap_mangen::Man::new(command)
-        .section("8")
-        .manual("System Administration");
-    man.render(&mut page)
+    manual::write(command, &mut page)
         .and_then(|()| fs::write(path, &page))
         .map_err(|e| file_error(path, "write", e))
 }

@@ -5,9 +5,10 @@
 use super::Tool;
 use crate::cow::{Cow, Origin};
 use crate::device::{Access, Device};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
 use crate::interrupt::Interrupt;
+use crate::lvm::Volumes;
 use crate::merge::{merge, Options};
 use crate::report::Report;
 use clap::Args;
@@ -15,13 +16,14 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Merge {
-    /// The COW device, or a file that holds its content; its list is empty afterwards
+    /// The COW device, a file that holds its content, or the VG/LV of a snapshot; its list is empty afterwards
     #[arg(short, long, value_name = "FILE")]
     input: PathBuf,
 
-    /// The origin, which becomes what the snapshot is
+    /// The origin, which becomes what the snapshot is; known where the COW device is given by LVM's
+    /// name, and needed otherwise
     #[arg(long, value_name = "DEV")]
-    origin: PathBuf,
+    origin: Option<PathBuf>,
 
     /// Only say what would be done
     #[arg(long)]
@@ -61,15 +63,21 @@ EXAMPLES
         self.quiet
     }
 
-    fn run(self, report: &Report) -> Result<bool> {
+    fn run(self, report: &Report, volumes: &Volumes) -> Result<bool> {
         let access = if self.dry_run {
             Access::Read
         } else {
             Access::Write
         };
         let interrupt = Interrupt::watch()?;
-        let origin = Device::open(&self.origin, access)?;
-        let cow = Cow::open(&self.input, access, Origin::of(&origin)?)?.watching(&interrupt);
+        let named = volumes.cow(&self.input)?;
+        let Some(origin) = volumes.origin(&named, self.origin.as_deref())? else {
+            return Err(Error::Refused(
+                "give --origin, which is to be merged into".into(),
+            ));
+        };
+        let origin = Device::open(&origin, access)?;
+        let cow = Cow::open(&named.cow, access, Origin::of(&origin)?)?.watching(&interrupt);
         report.tail(&origin);
         let options = Options {
             trust_invalid: self.trust_invalid,

@@ -7,6 +7,7 @@ mod delta;
 mod dump;
 mod export;
 mod generate;
+mod manual;
 mod merge;
 mod repair;
 mod restore;
@@ -15,6 +16,7 @@ mod stat;
 use crate::cow::Origin;
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
+use crate::lvm::{Named, Volumes};
 use crate::output::Output;
 use crate::report::{say, Report};
 use clap::{ArgMatches, Args, Command};
@@ -24,6 +26,15 @@ use std::process::ExitCode;
 
 /// The version of the module, the tools and the packages, without the line's end.
 const VERSION: &str = include_str!("../../../VERSION").trim_ascii();
+
+/// What the manual pages of tools that read COW devices say of LVM.
+const LVM: &str = "\
+LVM NAMES
+  A COW device may be given as VG/LV, the name of a snapshot. It is then taken out of the snapshot (lvconvert \
+--splitsnapshot), it and its origin are activated, and afterwards it is put back, even if the tool fails or is \
+interrupted. A snapshot that is active, or whose origin is, is refused; so is one that is being merged, a thin one, and \
+a snapshot as an output. Should the tool be killed, the commands that put it back are those that it said before; nobody \
+may write to the origin until then. Other devices may be given as VG/LV, too, and must be active.";
 
 /// What ends every manual page.
 const EXIT_STATUS: &str = "EXIT STATUS\n  0  success\n  1  failure; a line on standard error says why\n  2  the command line makes no sense";
@@ -42,8 +53,9 @@ trait Tool: Args {
     /// Whether messages are suppressed.
     fn quiet(&self) -> bool;
 
-    /// Does it; `false` stands for a clear negative answer that was reported already.
-    fn run(self, report: &Report) -> Result<bool>;
+    /// Does it; `false` stands for a clear negative answer that was reported already. `volumes` knows
+    /// LVM's names, and puts back what it took for them when all devices are closed again.
+    fn run(self, report: &Report, volumes: &Volumes) -> Result<bool>;
 }
 
 /// A tool, whatever its options.
@@ -82,7 +94,7 @@ const fn entry<T: Tool>() -> Entry {
 fn command<T: Tool>() -> Command {
     let command = Command::new(T::NAME)
         .version(VERSION)
-        .after_long_help(format!("{}\n\n{EXIT_STATUS}", T::EXTRA));
+        .after_long_help(format!("{}\n\n{LVM}\n\n{EXIT_STATUS}", T::EXTRA));
     // The description comes last: it would else be that of the options.
     T::augment_args(command).about(T::ABOUT).long_about(format!(
         "{}\n\n{}",
@@ -94,7 +106,11 @@ fn command<T: Tool>() -> Command {
 fn run<T: Tool>(matches: &ArgMatches) -> ExitCode {
     let tool = T::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
     let report = Report::new(tool.quiet());
-    let done = tool.run(&report);
+    let volumes = Volumes::new(&report);
+    let done = tool.run(&report, &volumes);
+    let put_back = volumes.finish();
+    // Why a tool failed matters more than what followed from that.
+    let done = done.and_then(|done| put_back.and(Ok(done)));
     match report.finish().and(done) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -155,7 +171,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 /// What a tool is told of the origin, where it does not need its data.
 #[derive(Args, Clone, Debug)]
 struct OriginArgs {
-    /// The origin; checks that every old chunk lies on it
+    /// The origin; checks that every old chunk lies on it. Where the COW device is given by LVM's
+    /// name its origin is known
     #[arg(long, value_name = "DEV", conflicts_with = "origin_size")]
     origin: Option<PathBuf>,
 
@@ -165,6 +182,19 @@ struct OriginArgs {
 }
 
 impl OriginArgs {
+    /// The same, with the origin of a COW device that LVM knows, or that which LVM knows by this name.
+    fn known(self, named: &Named, volumes: &Volumes) -> Result<Self> {
+        if named.origin.is_some() && self.origin_size.is_some() {
+            return Err(Error::Refused(
+                "LVM knows the snapshot's origin; leave out --origin-size".into(),
+            ));
+        }
+        Ok(Self {
+            origin: volumes.origin(named, self.origin.as_deref())?,
+            ..self
+        })
+    }
+
     fn origin(&self) -> Result<Origin> {
         match &self.origin {
             Some(path) => Origin::of(&Device::open(path, Access::Read)?),

@@ -7,6 +7,7 @@ use crate::cow::Cow;
 use crate::device::Access;
 use crate::error::Result;
 use crate::interrupt::Interrupt;
+use crate::lvm::Volumes;
 use crate::output::Output;
 use crate::repair::{Dropped, Options, Plan};
 use crate::report::Report;
@@ -90,10 +91,12 @@ EXAMPLES
         self.quiet
     }
 
-    fn run(self, report: &Report) -> Result<bool> {
+    fn run(self, report: &Report, volumes: &Volumes) -> Result<bool> {
         let interrupt = Interrupt::watch()?;
-        let origin = self.origin.origin()?;
-        let cow = Cow::open(&self.input, Access::Read, origin)?.watching(&interrupt);
+        let named = volumes.cow(&self.input)?;
+        let origin_args = self.origin.known(&named, volumes)?;
+        let origin = origin_args.origin()?;
+        let cow = Cow::open(&named.cow, Access::Read, origin)?.watching(&interrupt);
         let options = Options {
             chunk_sectors: self.chunk_size,
             trust_invalid: self.trust_invalid,
@@ -111,7 +114,8 @@ EXAMPLES
             report.info(format_args!("{} records would be kept", plan.kept()));
             return Ok(true);
         };
-        let output = self.origin.keep_from(Output::new(&path, self.force));
+        let path = volumes.output(&path)?;
+        let output = origin_args.keep_from(Output::new(&path, self.force));
         let output = output
             .apart_from(cow.device())
             .device(cow.device().bytes())?;

@@ -5,6 +5,7 @@
 use super::{file_error, OriginArgs, Tool};
 use crate::dump::read;
 use crate::error::{Error, Result};
+use crate::lvm::Volumes;
 use crate::output::{Kind, Output};
 use crate::report::Report;
 use crate::restore::Restorer;
@@ -55,10 +56,19 @@ EXAMPLES
         self.quiet
     }
 
-    fn run(self, report: &Report) -> Result<bool> {
-        let target = self.origin.keep_from(Output::new(&self.output, self.force));
+    fn run(self, report: &Report, volumes: &Volumes) -> Result<bool> {
+        let origin_args = OriginArgs {
+            origin: self
+                .origin
+                .origin
+                .map(|path| volumes.device(&path))
+                .transpose()?,
+            ..self.origin
+        };
+        let output = volumes.output(&self.output)?;
+        let target = origin_args.keep_from(Output::new(&output, self.force));
         let target = target.apart_from_path(&self.input);
-        let origin = self.origin.origin()?;
+        let origin = origin_args.origin()?;
         let mut dump = open(&self.input)?;
         if !matches!(target.kind()?, Kind::Missing) {
             // Nothing shall be lost for the sake of a dump that is not whole.

@@ -6,6 +6,8 @@ use super::Tool;
 use crate::cow::{Cow, Origin};
 use crate::device::Access;
 use crate::error::Result;
+use crate::interrupt::Interrupt;
+use crate::lvm::Volumes;
 use crate::report::Report;
 use crate::stat::{live, stat, Live, Stat as Found, Usage};
 use clap::Args;
@@ -14,8 +16,8 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Stat {
-    /// The COW device, a file that holds its content, or the device-mapper name of an active
-    /// snapshot
+    /// The COW device, a file that holds its content, the VG/LV of a snapshot that is not active, or
+    /// the device-mapper name of one that is
     #[arg(value_name = "INPUT|NAME")]
     input: PathBuf,
 
@@ -47,7 +49,7 @@ EXAMPLES
         self.quiet
     }
 
-    fn run(self, report: &Report) -> Result<bool> {
+    fn run(self, report: &Report, volumes: &Volumes) -> Result<bool> {
         let path = &self.input;
         let name = path.to_str().filter(|name| !name.contains('/'));
         if let Some(name) = name.filter(|_| !path.exists()) {
@@ -59,7 +61,9 @@ EXAMPLES
             }
             return Ok(matches!(live, Live::Active(_)));
         }
-        let found = stat(&Cow::open(path, Access::Read, Origin::UNKNOWN)?)?;
+        let named = volumes.cow(path)?;
+        let cow = Cow::open(&named.cow, Access::Read, Origin::UNKNOWN)?;
+        let found = stat(&cow.watching(&Interrupt::watch()?))?;
         if self.json {
             report.json(&to_json(&found));
         } else {

@@ -7,7 +7,7 @@ use super::{
     CommitCallback,
 };
 use crate::dm::{
-    exception_store::{Devices, ExceptionStore, NewStore, TableLine},
+    exception_store::{Devices, ExceptionStore, ExceptionTable, NewStore, TableLine},
     ffi::Sector,
     Device,
 };
@@ -153,17 +153,18 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
         callback_context: *mut c_void,
     ) -> c_int {
         from_result(|| {
-            let mut add = |e: Exception| {
-                // SAFETY: `callback` may be called with `callback_context`; this closure does not
-                // outlive the call.
-                to_result(unsafe { callback(callback_context, e.old, e.new) })
+            // INVARIANT: `callback` may be called with `callback_context` until this returns, and
+            // `table` does not outlive it.
+            let mut table = CoreTable {
+                add: callback,
+                context: callback_context,
+                _call: PhantomData,
             };
             // SAFETY: `store` is live and made until this returns.
             let (this, devices) = unsafe { (Self::store(store), Self::devices(store)) };
             // SAFETY: `store` is live, and nobody writes to the field meanwhile.
             let chunk_sectors = unsafe { (*store).chunk_size };
-            let begin = &mut |_| Ok(());
-            let found = this.read_metadata(devices, chunk_sectors, begin, &mut add)?;
+            let found = this.read_metadata(devices, chunk_sectors, &mut table)?;
             if !found.chunk_sectors.is_power_of_two() {
                 return Err(EINVAL);
             }
@@ -350,6 +351,30 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
         }
         // CAST: At most `maxlen`.
         out.len as c_uint
+    }
+}
+
+/// dm-snapshot's table of exceptions, while a store is loaded.
+///
+/// # Invariants
+///
+/// For `'a`, `add` may be called with `context`.
+struct CoreTable<'a> {
+    add: ffi::AddExceptionFn,
+    context: *mut c_void,
+    _call: PhantomData<&'a mut c_void>,
+}
+
+impl ExceptionTable for CoreTable<'_> {
+    const TAKES_ANY_ORDER: bool = false;
+
+    fn begin(&mut self, _chunk_sectors: u32) -> Result {
+        Ok(())
+    }
+
+    fn insert(&mut self, exception: Exception) -> Result {
+        // SAFETY: By the type's invariant.
+        to_result(unsafe { (self.add)(self.context, exception.old, exception.new) })
     }
 }
 

@@ -7,6 +7,7 @@ use crate::dm::{
     exception_store::ExceptionStore,
     message::{dm_err, dm_info},
 };
+use crate::DM_MSG_PREFIX;
 use core::marker::PhantomData;
 use kernel::{error::to_result, prelude::*, str::CStr, types::Opaque};
 

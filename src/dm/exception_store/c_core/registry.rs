@@ -7,6 +7,7 @@
 
 use super::ffi::{self, dm_exception_store_type};
 use crate::dm::{message::dm_err, unclean};
+use crate::DM_MSG_PREFIX;
 use core::mem::{offset_of, MaybeUninit};
 use core::ptr;
 use kernel::{bindings, error::to_result, ffi::c_char, prelude::*, str::CStr, types::Opaque};

@@ -21,6 +21,8 @@ pub enum LoadError {
     OldTwice {
         /// That chunk.
         old: u64,
+        /// Where the earlier of them says that it is, and the later.
+        new: [u64; 2],
     },
 }
 

@@ -263,8 +263,9 @@ impl Table {
                 return Ok(());
             }
             // One chunk at least is there twice, and the region must not grow without end.
-            region.sort(scratch).map_err(|offset| LoadError::OldTwice {
-                old: old - run.offset() + offset,
+            region.sort(scratch).map_err(|twice| LoadError::OldTwice {
+                old: old - run.offset() + twice.offset,
+                new: twice.new,
             })
         })
         .unwrap_or(Err(LoadError::NoMemory))
@@ -278,8 +279,9 @@ impl Table {
             *contents -= region.bytes();
             let sorted = region.sort(scratch);
             *contents += region.bytes();
-            sorted.map_err(|offset| LoadError::OldTwice {
-                old: (number << shift) + offset,
+            sorted.map_err(|twice| LoadError::OldTwice {
+                old: (number << shift) + twice.offset,
+                new: twice.new,
             })
         })
     }

@@ -5,7 +5,7 @@
 use super::{
     block::{Block, RUNS},
     run::Run,
-    scratch::Scratch,
+    scratch::{Scratch, Twice},
     size::{kmalloc, of_array},
     spares::Spares,
     Found, InsertError,
@@ -191,8 +191,8 @@ impl Region {
             .map_err(|_| NoMemory)
     }
 
-    /// Puts the runs that were appended in order. Fails with an offset that was there twice.
-    pub(super) fn sort(&mut self, scratch: &mut Scratch) -> Result<(), u64> {
+    /// Puts the runs that were appended in order. Fails with a chunk that was there twice.
+    pub(super) fn sort(&mut self, scratch: &mut Scratch) -> Result<(), Twice> {
         scratch.clear();
         for block in self.blocks.iter() {
             for run in block.runs() {

@@ -17,7 +17,7 @@ const FULL: usize = 64;
 enum Node {
     /// Regions by their numbers.
     Leaf(Vec<(u64, Box<Region>)>),
-    /// Nodes by the least number that each can have; the first one's is of no account.
+    /// Nodes by the least number that each can have; the first one has all that are less, too.
     Inner(Vec<(u64, Node)>),
 }
 

@@ -6,6 +6,14 @@ use super::run::Run;
 use crate::format::NoMemory;
 use crate::memory::{Vec, When};
 
+/// A chunk of a region that two runs have.
+pub(super) struct Twice {
+    /// Which, from the region's first on.
+    pub(super) offset: u64,
+    /// Where the earlier run and the later have it.
+    pub(super) new: [u64; 2],
+}
+
 /// A place for each chunk of a region, and a bit that tells whether it is there.
 pub(super) struct Scratch {
     new: Vec<u64>,
@@ -35,17 +43,19 @@ impl Scratch {
     }
 
     /// Puts the chunks of `run` in their places. Fails with one that is there already.
-    pub(super) fn put(&mut self, run: Run) -> Result<(), u64> {
+    pub(super) fn put(&mut self, run: Run) -> Result<(), Twice> {
         for (offset, new) in (run.offset()..run.end()).zip(run.chunk()..) {
             let bit = 1 << (offset % 64);
             let (Some(word), Some(place)) = (
                 self.present.get_mut(offset as usize / 64),
                 self.new.get_mut(offset as usize),
             ) else {
-                return Err(offset);
+                // There is a place for each chunk of a region.
+                continue;
             };
             if *word & bit != 0 {
-                return Err(offset);
+                let new = [*place, new];
+                return Err(Twice { offset, new });
             }
             *word |= bit;
             *place = new;

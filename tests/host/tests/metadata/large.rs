@@ -4,7 +4,7 @@
 
 use crate::disk::{Image, SimDisk};
 use host_tests::format::{ChunkSize, Exception, Geometry, Header};
-use host_tests::platform::Host;
+use host_tests::platform::{Host, Small};
 use host_tests::store::metadata::{load, DeviceInfo, Loaded, Ordered};
 
 const RECORDS: u64 = 600_000;
@@ -84,4 +84,41 @@ fn every_exception_is_handed_over_in_descending_order() {
         list
     };
     assert_eq!(sorted(found), list);
+}
+
+/// What sequential writes leave is kept as runs, so that loading it takes no more memory than
+/// dm-snapshot's table of it: here no list may have more than 512 entries.
+#[test]
+fn long_runs_take_little_memory() {
+    let chunk = ChunkSize::new(CHUNK_SECTORS).unwrap();
+    let geometry = Geometry::new(chunk, COW_SECTORS, ORIGIN_SECTORS).unwrap();
+    let mut new = Geometry::FIRST_DATA_CHUNK;
+    let list: Vec<_> = (1000..)
+        .take(RECORDS as usize)
+        .map(|old| {
+            let e = Exception { old, new };
+            new = geometry.skip_metadata(new + 1);
+            e
+        })
+        .collect();
+    let disk = SimDisk::holding(image(&geometry, &list), COW_SECTORS);
+    let info = |sectors| DeviceInfo {
+        sectors,
+        logical_block: 512,
+        physical_block: 4096,
+    };
+    let mut found = Vec::new();
+    let mut ordered = Ordered::<Small<512>, _>::new(|e| {
+        found.push(e);
+        Ok(())
+    });
+    let (cow, origin) = (info(COW_SECTORS), info(ORIGIN_SECTORS));
+    let loaded = load::<_, Small<512>>(&disk, cow, origin, 0, &mut ordered);
+    assert!(
+        matches!(loaded, Ok(Loaded::Valid { .. })),
+        "{:?}",
+        loaded.err()
+    );
+    found.reverse();
+    assert_eq!(found, list);
 }

@@ -89,7 +89,11 @@ proptest! {
                 prop_assert!(!twice || double.is_empty());
                 prop_assert_eq!(all(tables, chunk_shift), map);
             }
-            Err(LoadError::OldTwice { old }) => prop_assert!(twice && double.contains(&old)),
+            Err(LoadError::OldTwice { old, new }) => {
+                prop_assert!(twice && double.contains(&old));
+                let all: Vec<_> = list.iter().filter(|e| e.0 == old).map(|e| e.1).collect();
+                prop_assert_eq!(&all[..2], &new);
+            }
             Err(other) => prop_assert!(false, "{other:?}"),
         }
 
@@ -166,7 +170,8 @@ fn hostile_lists_are_linear() {
     let (few, _) = time(&|i| one_shard(scattered(i) % (RECORDS / 8)), RECORDS / 16);
     // One chunk over and over: it is found long before the end.
     let (elapsed, result) = time(&|_| 4711, RECORDS);
-    assert_eq!(result, Err(LoadError::OldTwice { old: 4711 }));
+    let (old, new) = (4711, [0, 1]);
+    assert_eq!(result, Err(LoadError::OldTwice { old, new }));
     assert!(elapsed < few + Duration::from_millis(100), "{elapsed:?}");
     // Regions with one chunk each: upwards, downwards, at random; all in one shard too.
     let lists: [(&str, &dyn Fn(u64) -> u64); 5] = [
