@@ -175,8 +175,9 @@ impl CopyJob for Merging {
             dm_err!("Write error: shutting down merge.");
         }
         let success = !read_failed && write_failed == 0;
-        job.snapshot
-            .tell_merge(|merge| merge.copied(job.id, success));
-        job.snapshot.wake_merge();
+        let snapshot = &job.snapshot;
+        if snapshot.tell_merge(|merge| merge.copied(job.id, success)) {
+            snapshot.wake_merge();
+        }
     }
 }

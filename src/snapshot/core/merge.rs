@@ -665,16 +665,19 @@ impl<T: Types> Merge<T> {
         }
     }
 
-    /// A copy is over.
-    pub fn copied(&mut self, id: MergeCopyId, success: bool) {
+    /// A copy is over. Returns whether it is time to ask what is next: copies are begun many at a time,
+    /// which costs less than one by one.
+    pub fn copied(&mut self, id: MergeCopyId, success: bool) -> bool {
         self.under_way = self.under_way.saturating_sub(1);
         self.failed |= !success;
-        self.change(|batch| {
+        let of_batch = self.change(|batch| {
             (batch.id == id).then(|| {
                 batch.under_way = batch.under_way.saturating_sub(1);
                 batch.broken |= !success;
+                batch.under_way
             })
         });
+        of_batch == Some(0) || self.under_way <= self.limits.depth / 2
     }
 
     /// The origin was flushed, or could not be.

@@ -342,8 +342,9 @@ impl World {
     /// It was written to the origin.
     pub fn merge_written(&mut self, copy: MergeCopy, failed: bool) {
         self.counts.merge_failures += u64::from(failed);
-        self.merge_core().copied(copy.id, !failed);
-        self.wake_merge();
+        if self.merge_core().copied(copy.id, !failed) {
+            self.wake_merge();
+        }
     }
 
     /// The origin was flushed for the merge.
