@@ -3,14 +3,14 @@
 //! Merging a snapshot into its origin.
 
 use super::{
-    core::{shard_of, span_end},
+    core::{shard_of, Outcome, Step},
     leased::Leased,
-    origin::Devices,
-    snapshot::{borrowed, Snapshot},
+    merge_io::{self, Slow, SlowIo},
+    origin::{Devices, ShardCell},
+    snapshot::Snapshot,
     DM_MSG_PREFIX,
 };
 use crate::dm::{
-    kcopyd::{CopyJob, CopyOf, Region},
     message::dm_err,
     noio::{cond_resched, until_memory},
     plugged, BioList, WaitQueue, Workqueue,
@@ -20,7 +20,7 @@ use kernel::{
     c_str, impl_has_work, new_mutex, new_work,
     prelude::*,
     static_lock_class,
-    sync::{Arc, Completion, Mutex},
+    sync::{Arc, Mutex},
     workqueue::{Work, WorkItem},
 };
 
@@ -35,6 +35,7 @@ pub(super) struct Merger {
     /// For those who wait until it does not run any more.
     #[pin]
     stopped: WaitQueue,
+    slow: SlowIo,
     #[pin]
     work: Work<Self>,
     queue: Workqueue,
@@ -42,14 +43,6 @@ pub(super) struct Merger {
 
 impl_has_work! {
     impl HasWork<Self> for Merger { self.work }
-}
-
-/// Why a merge ended before its time.
-enum Failed {
-    /// What was to be merged is on the COW device still.
-    Safe,
-    /// It may be there or not.
-    Lost,
 }
 
 impl Merger {
@@ -61,6 +54,7 @@ impl Merger {
                 running: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
                 stopped <- WaitQueue::new(c_str!("Merger::stopped"), static_lock_class!()),
+                slow: SlowIo::new()?,
                 work <- new_work!("Merger::work"),
                 queue: Workqueue::new(c_str!("ksnapmerge"))?,
             }? Error),
@@ -76,134 +70,106 @@ impl Merger {
         }
     }
 
-    /// Ends merging, at the next chance. Sleeps until it is over.
+    /// Ends merging: what is sealed is merged, nothing else. Sleeps until it is over.
     pub(super) fn stop(&self) {
         self.stopping.store(true, SeqCst);
         let snapshot = (*self.snapshot.lock()).clone();
         if let Some(snapshot) = snapshot {
-            snapshot.origin().look_again();
+            snapshot.wake_merge();
         }
         self.stopped.wait_until(|| !self.running.load(SeqCst));
-        // It is still on its way out.
+        // They are still on their way out.
         self.queue.flush();
+        self.slow.wait();
         self.stopping.store(false, SeqCst);
     }
 
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(SeqCst)
-    }
-
     /// Merges until all is merged, or it is to stop.
-    fn merge(&self, snapshot: &Leased<Snapshot>) -> Result<(), Failed> {
+    fn merge(&self, snapshot: &Leased<Snapshot>) -> Outcome {
         // From when it was a snapshot like others.
         snapshot.wait_until_idle();
-        while !self.is_stopping() {
-            if !snapshot.state().is_valid() {
-                dm_err!("Snapshot is invalid: can't merge");
-                return Ok(());
+        let Some(devices) = snapshot.devices() else {
+            return Outcome::Failed;
+        };
+        let state = snapshot.state();
+        // The last chunk may lie on the origin, or the snapshot, in part only.
+        let size = devices.origin.sectors().min(state.sectors());
+        snapshot.tell_merge(|merge| merge.begin(state.shift(), size));
+        loop {
+            let seen = snapshot.events_of_merge();
+            if self.stopping.load(SeqCst) {
+                snapshot.tell_merge(|merge| merge.stop());
             }
-            let devices = snapshot.devices().ok_or(Failed::Safe)?;
-            let run = snapshot.store().prepare_merge(borrowed(&devices));
-            let Some(run) = run.map_err(|_| {
-                dm_err!("Read error in exception store: shutting down merge");
-                Failed::Safe
-            })?
-            else {
-                return Ok(());
-            };
+            if let Some(outcome) = self.do_steps(snapshot, &devices) {
+                return outcome;
+            }
+            let origin = snapshot.origin();
+            origin.wait_for_progress(|| snapshot.events_of_merge() != seen);
+            snapshot.tell_merge(|merge| merge.look_again());
+        }
+    }
+
+    /// Does what is to be done until there is nothing, or the merge is over.
+    fn do_steps(&self, snapshot: &Leased<Snapshot>, devices: &Devices) -> Option<Outcome> {
+        let (origin, slot) = (snapshot.origin(), snapshot.slot());
+        let cell = |old: u64| -> &ShardCell {
             let shift = snapshot.state().shift();
-            // What of the run lies in one region of the table, from its end on.
-            let last = run.last.old << shift;
-            let first = run.last.old + 1 - u64::from(run.count);
-            let span = (span_end(last) - (1 << super::core::SPAN_SHIFT)) >> shift;
-            let cell = snapshot.origin().cell(shard_of(last));
-            let first = {
-                let shard = cell.shard.lock();
-                shard
-                    .region_start(snapshot.slot(), run.last.old)
-                    .max(first.max(span))
-            };
-            let count = run.last.old + 1 - first;
-            let start = first << shift;
-            // The last chunk may lie on the origin, or the snapshot, in part only.
-            let size = devices.origin.sectors().min(snapshot.state().sectors());
-            let end = ((run.last.old + 1) << shift).min(size.max(start));
-            let stop = || self.is_stopping();
-            if !snapshot.origin().cover(start, end, stop) {
-                return Ok(());
-            }
-            until_memory(|| cell.shard.lock().seal(snapshot.slot(), first, count));
-            let new = run.last.new + 1 - count;
-            let merged = self.merge_run(snapshot, &devices, start, end, new << shift, count);
-            if matches!(merged, Err(Failed::Lost)) {
-                let mut bios = cell.shard.lock().give_up(snapshot.slot());
-                while let Some(bio) = bios.pop() {
-                    bio.end(Err(EIO));
+            origin.cell(shard_of(old << shift))
+        };
+        let slow = |what| self.slow.start(snapshot, devices, what);
+        loop {
+            match snapshot.next_of_merge() {
+                Step::Take { skip, max } => {
+                    if !snapshot.state().is_valid() {
+                        dm_err!("Snapshot is invalid: can't merge");
+                        snapshot.tell_merge(|merge| {
+                            merge.stop();
+                            merge.taken(Some(Default::default()));
+                        });
+                        continue;
+                    }
+                    slow(Slow::Take { skip, max });
                 }
-                return merged;
-            }
-            let (bios, there) = cell.shard.lock().unseal(snapshot.slot(), merged.is_ok());
-            Self::release(snapshot, &devices, bios);
-            merged?;
-            if !there {
-                dm_err!(
-                    "Corruption detected: exception for block {} is on disk but not in memory",
-                    run.last.old
-                );
-                return Err(Failed::Safe);
+                Step::Flush => slow(Slow::Flush),
+                Step::Clear(count) => slow(Slow::Clear(count)),
+                Step::Reserve(run) => {
+                    let shard = &cell(run.old).shard;
+                    let reserved = until_memory(|| shard.lock().reserve_merged(slot, &run));
+                    if reserved.is_none() {
+                        corrupt(run.old);
+                    }
+                    snapshot.tell_merge(|merge| merge.reserved(reserved));
+                }
+                Step::Cover { start, end } => {
+                    let waits = origin.cover(start, end);
+                    snapshot.tell_merge(|merge| match waits {
+                        None => merge.covered(),
+                        Some(until) => merge.waits(until),
+                    });
+                }
+                Step::Copy(copy) => merge_io::copy(snapshot, devices, copy),
+                Step::Remove(run, reserved) => {
+                    let there = cell(run.old).shard.lock().merged(slot, &run, reserved);
+                    if !there {
+                        corrupt(run.old);
+                    }
+                    snapshot.tell_merge(|merge| merge.removed());
+                }
+                Step::Release(run) => {
+                    cell(run.old).shard.lock().release_merged(slot, &run);
+                    snapshot.tell_merge(|merge| merge.removed());
+                }
+                Step::Again(bios) => Self::release(snapshot, devices, bios),
+                Step::Lose(mut bios) => {
+                    while let Some(bio) = bios.pop() {
+                        bio.end(Err(EIO));
+                    }
+                }
+                Step::Wait => return None,
+                Step::Over(outcome) => return Some(outcome),
             }
             cond_resched();
         }
-        Ok(())
-    }
-
-    /// Merges chunks that are sealed: sectors `start..end` of the origin, from sector `cow` of the
-    /// COW device on, which are the last `count` records.
-    fn merge_run(
-        &self,
-        snapshot: &Leased<Snapshot>,
-        devices: &Devices,
-        start: u64,
-        end: u64,
-        cow: u64,
-        count: u64,
-    ) -> Result<(), Failed> {
-        let origin = snapshot.origin();
-        // Writes to the chunks that are on their way to the COW device.
-        let writes = &origin.cell(shard_of(start)).merge_writes;
-        let epoch = {
-            let _shard = origin.cell(shard_of(start)).shard.lock();
-            writes.close()
-        };
-        origin.wait_for_progress(|| {
-            let _shard = origin.cell(shard_of(start)).shard.lock();
-            writes.advance();
-            writes.is_over(epoch)
-        });
-        if end > start {
-            let over = Copied::new();
-            let job = over.job();
-            let region = |device, sector| Region {
-                device,
-                sector,
-                count: end - start,
-            };
-            let to = [region(&devices.origin, start)];
-            origin.kcopyd().copy(region(&devices.cow, cow), &to, job);
-            over.wait()?;
-        }
-        devices.origin.flush().map_err(|_| {
-            dm_err!("Flush after merge failed: shutting down merge");
-            Failed::Safe
-        })?;
-        let count = u32::try_from(count).map_err(|_| Failed::Safe)?;
-        snapshot
-            .store()
-            .commit_merge(borrowed(devices), count)
-            .map_err(|_| {
-                dm_err!("Write error in exception store: shutting down merge");
-                Failed::Lost
-            })
     }
 
     /// Lets writes go on that waited for chunks that were merged, or were to be.
@@ -218,75 +184,26 @@ impl Merger {
     }
 }
 
+/// The table does not have what the list has.
+fn corrupt(old: u64) {
+    dm_err!(
+        "Corruption detected: exception for block {} is on disk but not in memory",
+        old
+    );
+}
+
 impl WorkItem for Merger {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
         let snapshot = (*this.snapshot.lock()).clone();
         if let Some(snapshot) = snapshot {
-            if this.merge(&snapshot).is_err() {
+            if this.merge(&snapshot) == Outcome::Failed {
                 snapshot.state().set_merge_failed(true);
             }
         }
         *this.snapshot.lock() = None;
         this.running.store(false, SeqCst);
         this.stopped.wake_all();
-    }
-}
-
-/// What became of a copy that is waited for.
-struct Copied(Arc<CopiedInner>);
-
-#[pin_data]
-struct CopiedInner {
-    read_failed: AtomicBool,
-    write_failed: AtomicBool,
-    #[pin]
-    over: Completion,
-}
-
-/// The job of that copy.
-struct CopiedJob(Arc<CopiedInner>);
-
-impl Copied {
-    /// Sleeps until there is memory.
-    fn new() -> Self {
-        Self(until_memory(|| {
-            Arc::pin_init(
-                pin_init!(CopiedInner {
-                    read_failed: AtomicBool::new(false),
-                    write_failed: AtomicBool::new(false),
-                    over <- Completion::new(),
-                }),
-                GFP_KERNEL,
-            )
-        }))
-    }
-
-    /// Sleeps until there is memory.
-    fn job(&self) -> KBox<CopyOf<CopiedJob>> {
-        until_memory(|| CopyOf::new(CopiedJob(self.0.clone())))
-    }
-
-    /// Sleeps until the copy is over.
-    fn wait(&self) -> Result<(), Failed> {
-        self.0.over.wait_for_completion();
-        if self.0.read_failed.load(SeqCst) {
-            dm_err!("Read error: shutting down merge.");
-            return Err(Failed::Safe);
-        }
-        if self.0.write_failed.load(SeqCst) {
-            dm_err!("Write error: shutting down merge.");
-            return Err(Failed::Safe);
-        }
-        Ok(())
-    }
-}
-
-impl CopyJob for CopiedJob {
-    fn done(job: KBox<CopyOf<Self>>, read_failed: bool, write_failed: usize) {
-        job.0.read_failed.store(read_failed, SeqCst);
-        job.0.write_failed.store(write_failed != 0, SeqCst);
-        job.0.over.complete_all();
     }
 }

@@ -21,6 +21,7 @@
 //! | [`registry`] (mutex) | which origins and snapshots there are |
 //! | `Snapshot::dropping` (mutex) | that a snapshot is invalidated once |
 //! | a shard (spinlock) | exceptions and copies under way of its part of an origin |
+//! | `Snapshot::merge` (spinlock) | which chunks are being merged, and the writes that wait for that |
 //! | `Snapshot::order` (spinlock) | the order in which exceptions are recorded |
 //! | the store's own | chunks handed out |
 //! | `Snapshot::devices` (spinlock) | which table's devices a snapshot uses |
@@ -34,6 +35,7 @@ mod copy_job;
 #[allow(unreachable_pub, dead_code, unused_imports, clippy::type_complexity)]
 pub(crate) mod core;
 mod leased;
+mod merge_io;
 mod merge_target;
 mod merger;
 mod origin;

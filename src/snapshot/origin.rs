@@ -5,8 +5,8 @@
 use super::{
     copy_job::CopyJob,
     core::{
-        shard_of, span_end, table::Table, CopyId, Cover, Epochs, Finished, Incoming, OriginWrite,
-        Shard, SlotId, Spare, MAX_MEMBERS, SHARDS,
+        shard_of, table::Table, CopyId, Cover, Epochs, Finished, Incoming, OriginWrite, Shard,
+        SlotId, Spare, MAX_MEMBERS, SHARDS,
     },
     leased::{Leased, Quiesce},
     snapshot::Snapshot,
@@ -34,8 +34,6 @@ use kernel::{
 pub(super) struct ShardCell {
     /// Reads of snapshots that went to the origin.
     pub(super) reads: Epochs,
-    /// Writes to the COW device of a snapshot that is being merged.
-    pub(super) merge_writes: Epochs,
     #[pin]
     pub(super) shard: SpinLock<Shard<Kernel>>,
 }
@@ -44,7 +42,6 @@ impl ShardCell {
     fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             reads: Epochs::new(),
-            merge_writes: Epochs::new(),
             shard <- new_spinlock!(Shard::new(), "Origin::shard"),
         })
     }
@@ -91,7 +88,7 @@ pub(super) struct Origin {
     room: WaitQueue,
     /// Copies that were finished, ever.
     finished: AtomicU64,
-    /// For those who wait until `finished`, or `merge_writes` of a shard, moves.
+    /// For those who wait until `finished` moves, or a merge may go on.
     #[pin]
     progress: WaitQueue,
     /// The shards in which reads ended that somebody may wait for.
@@ -163,13 +160,13 @@ impl Origin {
         self.finished.load(SeqCst)
     }
 
-    /// Sleeps until `met`, which is asked whenever a copy was finished and when writes ended that a
-    /// merge waits for. `met` may take a shard's lock.
+    /// Sleeps until `met`, which is asked whenever a copy was finished, and by [`Self::look_again`].
+    /// `met` may take a shard's lock.
     pub(super) fn wait_for_progress(&self, met: impl FnMut() -> bool) {
         self.progress.wait_until(met);
     }
 
-    /// Has those look again who wait for progress.
+    /// Has those look again who wait for progress. Any context.
     pub(super) fn look_again(&self) {
         self.progress.wake_all();
     }
@@ -205,13 +202,6 @@ impl Origin {
         let cell = self.cell(shard);
         let mut shard = cell.shard.lock();
         shard.reads_ended(&cell.reads)
-    }
-
-    /// A write to the COW device of a snapshot that is being merged is over. Any context.
-    pub(super) fn merge_write_ended(&self, shard: usize, epoch: u64) {
-        if self.cell(shard).merge_writes.end(epoch) {
-            self.progress.wake_all();
-        }
     }
 }
 
@@ -250,34 +240,23 @@ impl Leased<Origin> {
         }
     }
 
-    /// Sleeps until sectors `start..end` of the origin may be overwritten: all snapshots have them.
-    /// False if `stop` said so before.
-    pub(super) fn cover(&self, start: u64, end: u64, stop: impl Fn() -> bool) -> bool {
-        let mut at = start;
-        while at < end {
-            let until = end.min(span_end(at));
-            let shard = shard_of(at);
-            let mut spare = Spare::new();
-            loop {
-                let count = self.finished_count();
-                let outcome = self.cell(shard).shard.lock().cover(at, until, &mut spare);
-                self.start(&mut spare);
-                match outcome {
-                    Cover::Covered => break,
-                    Cover::Waits => {
-                        self.wait_for_progress(|| self.finished_count() != count || stop());
-                    }
-                    Cover::NoSpare(count) => self.add_spare(&mut spare, count, shard),
-                    Cover::NoMemory => sleep_ms(1),
-                    Cover::Full(snapshot) => snapshot.invalidate_full(),
-                }
-                if stop() {
-                    return false;
-                }
+    /// Whether sectors `start..end` of the origin, within one span, may be overwritten, as far as its
+    /// snapshots are concerned. If not, copies are under way for the first of them: up to the sector
+    /// that is returned. Sleeps.
+    pub(super) fn cover(&self, start: u64, end: u64) -> Option<u64> {
+        let shard = shard_of(start);
+        let mut spare = Spare::new();
+        loop {
+            let outcome = self.cell(shard).shard.lock().cover(start, end, &mut spare);
+            self.start(&mut spare);
+            match outcome {
+                Cover::Covered => return None,
+                Cover::Waits(until) => return Some(until),
+                Cover::NoSpare(count) => self.add_spare(&mut spare, count, shard),
+                Cover::NoMemory => sleep_ms(1),
+                Cover::Full(snapshot) => snapshot.invalidate_full(),
             }
-            at = until;
         }
-        true
     }
 
     /// Gets memory for `count` more copies in `shard`, however long that takes. Sleeps.

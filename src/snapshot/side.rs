@@ -182,9 +182,9 @@ impl Side {
                     bio.take().end(Err(EIO));
                 }
             }
-            Tracked::MergeWrite(shard, epoch) => {
+            Tracked::MergeWrite(epoch) => {
                 *bio.data_mut() = Tracking::default();
-                snapshot.origin().merge_write_ended(shard, epoch);
+                snapshot.merge_write_ended(epoch);
             }
             Tracked::Full(..) => snapshot.full_write_ended(bio.take()),
         }

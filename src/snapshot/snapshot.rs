@@ -6,14 +6,15 @@ use super::{
     core::{
         shard_of, span_end,
         table::{LoadError, Loader},
-        Allocation, CopyId, Incoming, Item, MergeWrite, NoChunk, Pipeline, Read, SlotId,
-        SnapshotWrite, Spare,
+        Allocation, CopyId, Epochs, Incoming, Item, Limits, Merge, MergeWrite, NoChunk, Pipeline,
+        Read, SlotId, SnapshotWrite, Spare, Step,
     },
     leased::{Leased, Quiesce},
     origin::{Devices, Origin},
     state::State,
     store::Store,
     tracking::{Tracked, Tracking},
+    types::Kernel,
     DM_MSG_PREFIX,
 };
 use crate::dm::{
@@ -26,7 +27,7 @@ use crate::dm::{
 use crate::format::{Exception, Fault};
 use crate::memory::When;
 use crate::store::refuse;
-use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use ::core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use kernel::{
     c_str, impl_has_work, new_mutex, new_spinlock, new_work,
     prelude::*,
@@ -57,6 +58,13 @@ pub(super) struct Snapshot {
     /// Exceptions that were copied, with their shards, in the order in which they are recorded.
     #[pin]
     order: SpinLock<Pipeline<(usize, Item)>>,
+    /// How it is merged into its origin.
+    #[pin]
+    merge: SpinLock<Merge<Kernel>>,
+    /// Writes to the COW device while it is merged; under the lock of `merge`.
+    merge_writes: Epochs,
+    /// Counts what a merge may wait for.
+    merge_events: AtomicU64,
     /// Writes of whole chunks that are over.
     #[pin]
     written: IrqSpinLock<BioList>,
@@ -90,6 +98,9 @@ impl Snapshot {
                 handle <- new_spinlock!(None, "Snapshot::handle"),
                 dropping <- new_mutex!((), "Snapshot::dropping"),
                 order <- new_spinlock!(Pipeline::new(), "Snapshot::order"),
+                merge <- new_spinlock!(Merge::new(Limits::USUAL), "Snapshot::merge"),
+                merge_writes: Epochs::new(),
+                merge_events: AtomicU64::new(0),
                 written <- IrqSpinLock::new(
                     BioList::new(),
                     c_str!("Snapshot::written"),
@@ -355,15 +366,15 @@ impl Leased<Snapshot> {
         bio: B,
         devices: &Devices,
     ) -> Option<B> {
-        let shard = shard_of(bio.sector());
-        let cell = self.origin.cell(shard);
+        let cell = self.origin.cell(shard_of(bio.sector()));
         let outcome = {
-            let mut shard = cell.shard.lock();
-            shard.write_merging(self.slot, bio, &cell.merge_writes)
+            let shard = cell.shard.lock();
+            let mut merge = self.merge.lock();
+            shard.write_merging(self.slot, bio, &mut merge, &self.merge_writes)
         };
         match outcome {
             MergeWrite::Cow(mut bio, sector, epoch) => {
-                bio.track(Tracking::merge_write(shard, epoch));
+                bio.track(Tracking::merge_write(epoch));
                 bio.go_to(devices, sector);
                 Some(bio)
             }
@@ -377,6 +388,36 @@ impl Leased<Snapshot> {
                 None
             }
         }
+    }
+}
+
+impl Snapshot {
+    /// What its merge is to do next.
+    pub(super) fn next_of_merge(&self) -> Step<Kernel> {
+        self.merge.lock().next(&self.merge_writes)
+    }
+
+    /// Tells its merge something.
+    pub(super) fn tell_merge<R>(&self, tell: impl FnOnce(&mut Merge<Kernel>) -> R) -> R {
+        tell(&mut self.merge.lock())
+    }
+
+    /// A write to the COW device is over that was counted in this epoch. Any context.
+    pub(super) fn merge_write_ended(&self, epoch: u64) {
+        if self.merge_writes.end(epoch) {
+            self.wake_merge();
+        }
+    }
+
+    /// Something has happened that its merge may wait for. Any context.
+    pub(super) fn wake_merge(&self) {
+        self.merge_events.fetch_add(1, SeqCst);
+        self.origin.look_again();
+    }
+
+    /// Changes whenever something has happened that its merge may wait for.
+    pub(super) fn events_of_merge(&self) -> (u64, u64) {
+        (self.merge_events.load(SeqCst), self.origin.finished_count())
     }
 }
 

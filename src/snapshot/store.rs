@@ -4,7 +4,7 @@
 
 use super::snapshot::Recorded;
 use crate::dm::exception_store::{
-    Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, Run, TableLine, Usage,
+    Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
 };
 use crate::format::Exception;
 use crate::store::{Persistent, Transient};
@@ -101,10 +101,16 @@ impl Store {
         matches!(self, Self::Persistent(_))
     }
 
-    /// See [`ExceptionStore::prepare_merge`].
-    pub(super) fn prepare_merge(&self, devices: Devices<'_>) -> Result<Option<Run>> {
+    /// See [`ExceptionStore::last_exceptions`].
+    pub(super) fn last_exceptions(
+        &self,
+        devices: Devices<'_>,
+        skip: u64,
+        max: u32,
+        each: &mut dyn FnMut(Exception),
+    ) -> Result {
         match self {
-            Self::Persistent(store) => store.prepare_merge(devices),
+            Self::Persistent(store) => store.last_exceptions(devices, skip, max, each),
             Self::Transient(_) => Err(EINVAL),
         }
     }

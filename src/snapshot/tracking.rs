@@ -30,8 +30,8 @@ pub(super) enum Tracked {
     No,
     /// A snapshot's read of the origin: shard, epoch.
     Read(usize, u64),
-    /// A write to the COW device of a snapshot that is being merged: shard, epoch.
-    MergeWrite(usize, u64),
+    /// A write to the COW device of a snapshot that is being merged: epoch.
+    MergeWrite(u64),
     /// A write of whole chunks to a snapshot: shard, copy.
     Full(usize, CopyId),
 }
@@ -49,10 +49,10 @@ impl Tracking {
     }
 
     /// A write to the COW device of a snapshot that is being merged, counted in this epoch.
-    pub(super) fn merge_write(shard: usize, epoch: u64) -> Self {
+    pub(super) fn merge_write(epoch: u64) -> Self {
         Self {
             what: MERGE_WRITE,
-            ..Self::read(shard, epoch)
+            ..Self::read(0, epoch)
         }
     }
 
@@ -70,7 +70,7 @@ impl Tracking {
         let shard = self.shard as usize;
         match self.what {
             READ => Tracked::Read(shard, self.epoch),
-            MERGE_WRITE => Tracked::MergeWrite(shard, self.epoch),
+            MERGE_WRITE => Tracked::MergeWrite(self.epoch),
             FULL => Tracked::Full(shard, CopyId(self.copy)),
             _ => Tracked::No,
         }

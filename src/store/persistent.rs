@@ -13,10 +13,11 @@ use super::{
     table_receiver::TableReceiver,
     DM_MSG_PREFIX,
 };
+#[cfg(under_c_core)]
+use crate::dm::exception_store::Run;
 use crate::dm::{
     exception_store::{
-        Completion, Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, Run, TableLine,
-        Usage,
+        Completion, Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
     },
     io::{IoClient, Wiper},
     message::{dm_err, dm_warn},
@@ -261,6 +262,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         write!(out, " P{overflow} {}", line.chunk_sectors)
     }
 
+    #[cfg(under_c_core)]
     fn prepare_merge(&self, devices: Devices<'_>) -> Result<Option<Run>> {
         let cow = self.cow(devices.cow);
         let run =
@@ -269,6 +271,20 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
             last: run.last,
             count: run.count,
         }))
+    }
+
+    #[cfg(not(under_c_core))]
+    fn last_exceptions(
+        &self,
+        devices: Devices<'_>,
+        skip: u64,
+        max: u32,
+        each: &mut dyn FnMut(Exception),
+    ) -> Result {
+        let cow = self.cow(devices.cow);
+        self.try_with_commits(devices, |commits| {
+            commits.committer.list().last(&cow, skip, max, each)
+        })
     }
 
     fn commit_merge(&self, devices: Devices<'_>, count: u32) -> Result {

@@ -37,6 +37,8 @@ mod operations;
 #[cfg(under_c_core)]
 pub(crate) use c_core::{CommitCallback, Registration};
 pub(crate) use completion::Completion;
+#[cfg(under_c_core)]
+pub(crate) use operations::Run;
 pub(crate) use operations::{
-    Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, Run, TableLine, Usage,
+    Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
 };

@@ -17,6 +17,7 @@ pub(crate) struct Devices<'a> {
 }
 
 /// A run of exceptions whose old chunks and whose new chunks are consecutive.
+#[cfg(under_c_core)]
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
     /// The last exception of the run.
@@ -137,12 +138,27 @@ pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
     fn table_line(&self, line: &TableLine, out: &mut dyn fmt::Write) -> fmt::Result;
 
     /// The last run of exceptions that are still to be merged, `None` if all are. May sleep.
+    #[cfg(under_c_core)]
     fn prepare_merge(&self, _devices: Devices<'_>) -> Result<Option<Run>> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Forgets the last `count` exceptions, at most as many as [`Self::prepare_merge`] returned;
-    /// durable when it returns. May sleep.
+    /// Shows `each` exceptions that are still to be merged, the last one of the list first: not the
+    /// last `skip`, and at most `max`, but at least one if there is one. May sleep.
+    #[cfg(not(under_c_core))]
+    fn last_exceptions(
+        &self,
+        _devices: Devices<'_>,
+        _skip: u64,
+        _max: u32,
+        _each: &mut dyn FnMut(Exception),
+    ) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Forgets the last `count` exceptions, from the end of the list on: what is on the COW device is
+    /// a list at any moment. Durable when it returns; after an error nobody knows which are forgotten.
+    /// May sleep.
     fn commit_merge(&self, _devices: Devices<'_>, _count: u32) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }

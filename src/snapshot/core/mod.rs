@@ -30,9 +30,15 @@
 //!    handed out, and the store records them in that order: [`Shard::recorded`].
 //! 4. When all are recorded and the epoch is over, the copy is finished: [`Finished`] has the bios
 //!    that waited.
+//!
+//! # Merging
+//!
+//! [`Merge`] says what to do next to merge a snapshot into its origin, and which writes wait for that.
+//! It has a lock of its own, which may be taken with a shard's held.
 
 mod copy;
 mod epochs;
+mod merge;
 mod pipeline;
 mod shard;
 mod slot;
@@ -40,6 +46,7 @@ pub mod table;
 
 pub use copy::{CopyId, Exceptions, Finished, Item, Released, Spare, Start, MAX_MEMBERS};
 pub use epochs::Epochs;
+pub use merge::{Limits, Merge, MergeCopy, MergeCopyId, Outcome, Run, Step};
 pub use pipeline::Pipeline;
 pub use shard::{Cover, MergeWrite, OriginWrite, Read, Shard, SnapshotWrite};
 

@@ -4,7 +4,8 @@
 
 use super::{
     copy::{Copy, CopyId, Exceptions, Finished, Item, Member, Released, Spare, Start, MAX_MEMBERS},
-    slot::{Chunk, Pending, Sealed, Slot},
+    merge::{Merge, Run, Verdict},
+    slot::{Chunk, Pending, Slot},
     table::{Found, Table},
     Bios, Epochs, Incoming, NoChunk, SlotId, Snapshot, Types,
 };
@@ -78,7 +79,7 @@ pub enum MergeWrite<B> {
     Origin(B),
     /// It waits for chunks that are being merged. It may have been cut.
     Waits,
-    /// It fails: see [`Shard::give_up`]. It may have been cut.
+    /// It fails: nobody knows where it would be found. It may have been cut.
     Lost(B),
 }
 
@@ -143,7 +144,6 @@ impl<T: Types> Shard<T> {
             shift,
             table,
             pending: Vec::new(),
-            sealed: None,
         });
     }
 
@@ -235,7 +235,7 @@ impl<T: Types> Shard<T> {
                 return Cover::NoSpare(needed - spare.len());
             }
             match self.start_copies(covered, end, spare) {
-                Ok(Some(_)) => return Cover::Waits,
+                Ok(Some(wait)) => return Cover::Waits(wait.until),
                 // A snapshot was dropped just now: there is nothing to wait for.
                 Ok(None) | Err(Trouble::Gone) => {}
                 Err(Trouble::NoSpare) => return Cover::NoSpare(1),
@@ -674,105 +674,86 @@ impl<T: Types> Shard<T> {
 
     // --- Merging
 
-    /// Writes to these chunks of a snapshot that is being merged, which are recorded and within one
-    /// region of its table, wait from now on.
-    pub fn seal(&mut self, id: SlotId, old: u64, chunks: u64) -> Result<(), NoMemory> {
-        if let Some(slot) = self.slot_mut(id) {
-            slot.table.reserve(old, When::Atomic)?;
-            slot.sealed = Some(Sealed {
-                old,
-                chunks,
-                lost: false,
-                bios: T::Bios::default(),
-            });
-        }
-        Ok(())
-    }
-
-    /// Nobody knows whether the sealed chunks are recorded still: writes to them fail from now on.
-    ///
-    /// Returns what has waited.
-    pub fn give_up(&mut self, id: SlotId) -> T::Bios {
-        let sealed = self.slot_mut(id).and_then(|slot| slot.sealed.as_mut());
-        sealed.map_or_else(T::Bios::default, |sealed| {
-            sealed.lost = true;
-            core::mem::take(&mut sealed.bios)
-        })
-    }
-
-    /// Ends what [`Shard::seal`] began. If `merged`, the chunks' exceptions are removed.
-    ///
-    /// Returns what has waited, and whether the exceptions were there.
-    pub fn unseal(&mut self, id: SlotId, merged: bool) -> (T::Bios, bool) {
+    /// A run of exceptions will be removed from the table of a snapshot that is being merged: sees that
+    /// it is there, and reserves room if the removal needs some. Returns whether it did; `None` if the
+    /// run is not there.
+    pub fn reserve_merged(&mut self, id: SlotId, run: &Run) -> Result<Option<bool>, NoMemory> {
         let Some(slot) = self.slot_mut(id) else {
-            return (T::Bios::default(), false);
+            return Ok(None);
         };
-        let Some(sealed) = slot.sealed.take() else {
-            return (T::Bios::default(), false);
-        };
-        if !merged {
-            slot.table.release(sealed.old);
-            return (sealed.bios, true);
+        match slot.table.find(run.old) {
+            Found::Run { new, chunks } if new == run.new && chunks >= run.chunks() => {}
+            _ => return Ok(None),
         }
-        // A split uses what `seal` reserved.
-        if !slot.table.splits(sealed.old, sealed.chunks) {
-            slot.table.release(sealed.old);
+        let splits = slot.table.splits(run.old, run.chunks());
+        if splits {
+            slot.table.reserve(run.old, When::Atomic)?;
         }
-        (sealed.bios, slot.table.remove(sealed.old, sealed.chunks))
+        Ok(Some(splits))
     }
 
-    /// The first chunk of the region of a snapshot's table that `old` is in.
-    pub fn region_start(&self, id: SlotId, old: u64) -> u64 {
-        self.slot(id).map_or(old, |slot| {
-            old >> Table::region_shift(slot.shift) << Table::region_shift(slot.shift)
-        })
+    /// Gives up what was reserved for a run.
+    pub fn release_merged(&mut self, id: SlotId, run: &Run) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.table.release(run.old);
+        }
+    }
+
+    /// A run is merged: removes it from the table. `reserved` is what [`Shard::reserve_merged`] said.
+    ///
+    /// Returns whether it was there.
+    pub fn merged(&mut self, id: SlotId, run: &Run, reserved: bool) -> bool {
+        let Some(slot) = self.slot_mut(id) else {
+            return false;
+        };
+        // What was in the middle of a run then may be at an end now.
+        if reserved && !slot.table.splits(run.old, run.chunks()) {
+            slot.table.release(run.old);
+        }
+        slot.table.remove(run.old, run.chunks())
     }
 
     /// A write comes to a snapshot that is being merged, within one span. One that may not be cut is
     /// all on the COW device or all on the origin. A write to the COW device is counted in `writes`.
+    /// The lock of `merge` and `writes` is held too.
     pub fn write_merging<B: Incoming<T::Bio>>(
-        &mut self,
+        &self,
         id: SlotId,
         mut bio: B,
+        merge: &mut Merge<T>,
         writes: &Epochs,
     ) -> MergeWrite<B> {
-        let Some(slot) = self.slot_mut(id) else {
+        let Some(slot) = self.slot(id) else {
             return MergeWrite::Origin(bio);
         };
         let shift = slot.shift;
         let (start, sectors) = (bio.sector(), bio.sectors());
         let old = start >> shift;
         let offset = start - (old << shift);
-        let cut = |bio: &mut B, chunks: u64| {
-            let here = (chunks << shift) - offset;
-            if B::MAY_CUT && sectors > here {
-                bio.cut(here);
-            }
-        };
         let (new, chunks) = match slot.table.find(old) {
-            Found::Gap { chunks } => {
-                cut(&mut bio, chunks);
-                return MergeWrite::Origin(bio);
-            }
-            Found::Run { new, chunks } => (new, chunks),
+            Found::Gap { chunks } => (None, chunks),
+            Found::Run { new, chunks } => (Some(new), chunks.min(merge.alike(old))),
         };
-        let mut until = old + chunks;
-        if let Some(sealed) = &mut slot.sealed {
-            let end = sealed.old + sealed.chunks;
-            if (sealed.old..end).contains(&old) {
-                cut(&mut bio, until.min(end) - old);
-                if sealed.lost {
-                    return MergeWrite::Lost(bio);
-                }
-                sealed.bios.push(bio.into_bio());
-                return MergeWrite::Waits;
-            }
-            if sealed.old > old {
-                until = until.min(sealed.old);
-            }
+        let here = (chunks << shift) - offset;
+        if B::MAY_CUT && sectors > here {
+            bio.cut(here);
         }
-        cut(&mut bio, until - old);
-        MergeWrite::Cow(bio, (new << shift) + offset, writes.begin())
+        let Some(new) = new else {
+            return MergeWrite::Origin(bio);
+        };
+        let sectors = if B::MAY_CUT {
+            sectors.min(here)
+        } else {
+            sectors
+        };
+        match merge.write(old, (start + sectors - 1) >> shift) {
+            Verdict::Cow => MergeWrite::Cow(bio, (new << shift) + offset, writes.begin()),
+            Verdict::Waits(bios) => {
+                bios.push(bio.into_bio());
+                MergeWrite::Waits
+            }
+            Verdict::Lost => MergeWrite::Lost(bio),
+        }
     }
 
     /// Where a snapshot's sectors from `sector` on are as far as is recorded, `sectors` of them, within
@@ -801,8 +782,9 @@ impl<T: Types> Shard<T> {
 pub enum Cover<T: Types> {
     /// They may.
     Covered,
-    /// Not before copies that are under way are finished.
-    Waits,
+    /// Not before copies that are under way are finished. They are for the first of the sectors, up to
+    /// this one.
+    Waits(u64),
     /// There is no memory for the copies that this needs: so many are to be added to the spare ones.
     NoSpare(usize),
     /// There is no memory at the moment.

@@ -48,18 +48,6 @@ pub(super) enum Chunk {
     },
 }
 
-/// Writes to chunks that are being merged wait.
-pub(super) struct Sealed<T: Types> {
-    /// The first chunk of the origin.
-    pub(super) old: u64,
-    /// How many.
-    pub(super) chunks: u64,
-    /// Whether writes fail rather than wait.
-    pub(super) lost: bool,
-    /// What waits.
-    pub(super) bios: T::Bios,
-}
-
 /// A snapshot in a shard.
 pub(super) struct Slot<T: Types> {
     pub(super) id: SlotId,
@@ -70,8 +58,6 @@ pub(super) struct Slot<T: Types> {
     pub(super) table: Table,
     /// Those that are being copied, ascending.
     pub(super) pending: Vec<Pending>,
-    /// What is being merged.
-    pub(super) sealed: Option<Sealed<T>>,
 }
 
 impl<T: Types> Slot<T> {

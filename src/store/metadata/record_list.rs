@@ -249,6 +249,8 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         Ok(())
     }
 
+    // The C core merges by runs, our targets by batches.
+    #[allow(dead_code)]
     /// The run of records that the list ends with, as far as it lies in a window; `None` if the
     /// list is empty. No longer than what a copy of it may have in sectors, an `int`.
     pub fn last_run<D: Disk<Buffer = B>>(
@@ -281,8 +283,50 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         }))
     }
 
-    /// Removes the last `count` records, at most as many as [`Self::last_run`] returned; on stable
-    /// storage when it returns.
+    // The C core merges by runs, our targets by batches.
+    #[allow(dead_code)]
+    /// Shows `visit` records from the end of the list on, the last one first: not the last `skip`, and
+    /// at most `max`, but at least one if there is one. It ends early where a window begins if that
+    /// spares the next one from being read twice.
+    pub fn last<D: Disk<Buffer = B>>(
+        &mut self,
+        disk: &D,
+        skip: u64,
+        max: u32,
+        mut visit: impl FnMut(Exception),
+    ) -> Result<(), Error<D::Error>> {
+        // Where other windows come into memory, nothing may be in memory only.
+        self.write_out(disk)?;
+        let mut end = self.records.saturating_sub(skip);
+        let mut left = u64::from(max);
+        let per_window = u64::from(self.geometry.records_per_window());
+        while let Some(last) = end.checked_sub(1).filter(|_| left > 0) {
+            let window = self.geometry.window_of(last);
+            let first = self.geometry.first_record(window);
+            if left < u64::from(max) && left < per_window {
+                break;
+            }
+            self.load(disk, window)?;
+            let count = (end - first).min(left);
+            // CAST: At most the records of a window.
+            let (from, to) = ((end - count - first) as usize, (end - first) as usize);
+            let bytes = &self.buffer[from * Exception::BYTES..to * Exception::BYTES];
+            let numbers = (end - count..end).rev();
+            for (number, e) in numbers.zip(Exception::records(bytes).rev()) {
+                // The origin's size may not have been known when the snapshot was activated.
+                check_alone(&self.geometry, number, e).map_err(Error::Fault)?;
+                visit(e);
+            }
+            end -= count;
+            left -= count;
+        }
+        Ok(())
+    }
+
+    /// Removes the last `count` records; on stable storage when it returns.
+    ///
+    /// The last window goes first, so that what is there is a list at any moment. After an error
+    /// nobody knows of one window whether its records are removed.
     ///
     /// The caller has the merged data on the origin's stable storage. Nothing on the COW device
     /// needs to be durable before its record is gone, so there is no flush.
@@ -291,20 +335,25 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         disk: &D,
         count: u32,
     ) -> Result<(), Error<D::Error>> {
-        let Some(last) = self.records.checked_sub(1) else {
-            return Ok(());
-        };
-        let window = self.geometry.window_of(last);
-        self.load(disk, window)?;
-        let used = self.records_in(window);
-        let kept = used.saturating_sub(count as usize);
-        let (first, bytes) = self.place(window, kept..used)?;
-        self.buffer[kept * Exception::BYTES..used * Exception::BYTES].fill(0);
-        // INVARIANT: Until the write has gone well, the buffer is not what is on the disk.
-        self.window = None;
-        disk.write(first, &self.buffer, bytes).map_err(Error::Io)?;
-        self.records -= (used - kept) as u64;
-        self.window = Some(window);
+        let mut left = u64::from(count).min(self.records);
+        while let Some(last) = self.records.checked_sub(1).filter(|_| left > 0) {
+            let window = self.geometry.window_of(last);
+            let used = self.records_in(window);
+            let removed = left.min(used as u64);
+            // CAST: At most `used`.
+            let kept = used - removed as usize;
+            if kept > 0 {
+                self.load(disk, window)?;
+            }
+            let (first, bytes) = self.place(window, kept..used)?;
+            // INVARIANT: Until the write has gone well, the buffer is not what is on the disk.
+            self.window = None;
+            self.buffer[kept * Exception::BYTES..].fill(0);
+            disk.write(first, &self.buffer, bytes).map_err(Error::Io)?;
+            self.records -= removed;
+            self.window = Some(window);
+            left -= removed;
+        }
         Ok(())
     }
 }

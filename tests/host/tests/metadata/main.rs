@@ -26,6 +26,7 @@ fn op() -> impl Strategy<Value = Op> {
         5 => Just(Op::Reload),
         8 => (1..60u8, any::<u64>()).prop_map(|(n, seed)| Op::CStore { n, seed }),
         8 => (1..20u8).prop_map(|n| Op::Merge { n }),
+        8 => (1..200u16, 0..100u8).prop_map(|(most, skip)| Op::MergeBatch { most, skip }),
         3 => (0..30u8).prop_map(|after| Op::FailIo { after }),
         1 => Just(Op::Drop),
         1 => (1..200u16).prop_map(|chunks| Op::Extend { chunks }),

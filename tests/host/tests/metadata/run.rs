@@ -33,6 +33,9 @@ pub enum Op {
     CStore { n: u8, seed: u64 },
     /// Up to `n` runs are merged, and then the merge is called off.
     Merge { n: u8 },
+    /// The last records are merged as batches of `most` at most, each while the one before it, `skip`
+    /// records long, is still there; then the merge is called off.
+    MergeBatch { most: u16, skip: u8 },
     /// I/O fails, after `after` more.
     FailIo { after: u8 },
     /// The snapshot is dropped.
@@ -147,6 +150,7 @@ impl World {
             Op::Reload => self.reload(),
             Op::CStore { n, seed } => self.c_store(n, seed),
             Op::Merge { n } => self.merge(n),
+            Op::MergeBatch { most, skip } => self.merge_batch(most.into(), skip.into()),
             Op::FailIo { after } => self.disk.fail_after(u32::from(after)),
             Op::Drop => self.drop_snapshot(),
             Op::Extend { chunks } => {
@@ -349,6 +353,91 @@ impl World {
                 self.acked.is_empty(),
                 "when LVM ends a merge"
             );
+        }
+    }
+
+    /// The last records, the last one first, without the last `skip`; `None` if they cannot be read.
+    fn last(&mut self, skip: u64, most: u32) -> Option<Vec<Exception>> {
+        let list = self.active.committer.list();
+        let mut found = Vec::new();
+        match list.last(&self.disk, skip, most, |e| found.push(e)) {
+            Ok(()) => Some(found),
+            Err(_) => None,
+        }
+    }
+
+    fn merge_batch(&mut self, most: u32, skip: u64) {
+        self.finish_copies(0, true);
+        self.active.committer.list().resize(
+            self.disk.sectors(),
+            ORIGIN_SECTORS,
+            self.setup.physical_block as usize,
+        );
+        // New chunks ascend, in these lists.
+        let mut all: Vec<_> = self.acked.iter().map(|(old, new)| (*new, *old)).collect();
+        all.sort_unstable();
+        let Some(ahead) = self.last(skip, most) else {
+            return self.merge_failed(&BTreeSet::new());
+        };
+        let left = all.len().saturating_sub(skip as usize);
+        assert_eq!(ahead.is_empty(), left == 0, "whether the list has more");
+        let expected = all[..left].iter().rev().take(most as usize);
+        assert!(
+            ahead.len() <= most as usize
+                && ahead
+                    .iter()
+                    .zip(expected)
+                    .all(|(e, (new, old))| (e.new, e.old) == (*new, *old)),
+            "{ahead:?} is not what comes before the last {skip} of {all:?}"
+        );
+        let Some(batch) = self.last(0, most) else {
+            return self.merge_failed(&BTreeSet::new());
+        };
+        let count = batch.len();
+        let gone: BTreeSet<u64> = all[all.len() - count..]
+            .iter()
+            .map(|(_, old)| *old)
+            .collect();
+        // CAST: At most `most`.
+        let result = self
+            .active
+            .committer
+            .list()
+            .remove_last(&self.disk, count as u32);
+        if let Some(image) = self.disk.remains() {
+            self.check(image, &[], &gone);
+            return self.check_cleared(all.len() as u64);
+        }
+        if result.is_err() {
+            return self.merge_failed(&gone);
+        }
+        let records = self.active.committer.list().records();
+        self.active.allocator.set_merged(records);
+        for old in &gone {
+            let new = self.acked.remove(old);
+            self.used.remove(&new.unwrap_or_default());
+        }
+        assert_eq!(records, self.acked.len() as u64);
+        // What is there is what was not merged.
+        let Some(rest) = self.last(0, u32::MAX) else {
+            return self.merge_failed(&BTreeSet::new());
+        };
+        let rest: BTreeMap<u64, u64> = rest.iter().map(|e| (e.old, e.new)).collect();
+        assert_eq!(rest, self.acked);
+    }
+
+    /// The power went while records were cleared, of which there were `before`: from the last window
+    /// on, so that nothing is left behind the one that the list ends in.
+    fn check_cleared(&self, before: u64) {
+        let geometry = self.geometry();
+        let ends_in = geometry.window_of(self.acked.len() as u64);
+        let last = geometry.window_of(before.saturating_sub(1));
+        for window in ends_in + 1..=last {
+            let extent = geometry.window(window).expect("it held records");
+            for sector in extent.sector..extent.sector + extent.sectors {
+                let zero = self.disk.peek(sector).iter().all(|byte| *byte == 0);
+                assert!(zero, "window {window} is left, the list ends in {ends_in}");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::disk::Content;
 use crate::snapshot::State;
 use crate::task::{After, CopyWrites, Task};
 use crate::world::World;
-use host_tests::snapshot::core::{shard_of, Start};
+use host_tests::snapshot::core::{shard_of, MergeCopy, Start};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -41,6 +41,8 @@ pub enum Kind {
     Header,
     /// So many records are cleared at the end of the list.
     Clear(usize),
+    /// Records are read at the end of the list: so many are skipped, and so many read at most.
+    Tail(usize, u32),
 }
 
 /// What is to be done when a request is over.
@@ -61,8 +63,16 @@ pub enum Then {
     Worker(usize),
     /// The header was written.
     Header(usize),
-    /// The merge goes on.
-    Merge,
+    /// Records were read for a merge.
+    MergeTaken,
+    /// What is to be merged was read.
+    MergeRead(MergeCopy),
+    /// It was written.
+    MergeWritten(MergeCopy),
+    /// The origin was flushed for a merge.
+    MergeFlushed,
+    /// Records that were merged were cleared.
+    MergeCleared,
 }
 
 /// A request to a disk.
@@ -214,12 +224,9 @@ impl World {
                 }
             }
             Kind::Clear(count) => {
-                let Disks::Cow(number) = io.disk else { return };
-                if !failed {
-                    let list = &mut self.member(number).cow.list;
-                    list.truncate(list.len() - count);
-                }
+                self.merge_cleared(count, failed);
             }
+            Kind::Tail(skip, max) => self.merge_taken(skip, max, failed),
         }
         match io.then {
             Then::Origin(bio) => self.end_write(bio, !failed),
@@ -251,7 +258,10 @@ impl World {
                 self.tasks.extend(waited);
                 self.wake_merge();
             }
-            Then::Merge => self.merge_io(data, failed),
+            Then::MergeTaken | Then::MergeCleared => {}
+            Then::MergeRead(copy) => self.merge_read(copy, data, failed),
+            Then::MergeWritten(copy) => self.merge_written(copy, failed),
+            Then::MergeFlushed => self.merge_flushed(failed),
         }
     }
 }

@@ -146,12 +146,12 @@ impl World {
             }
             Op::Pause => {
                 if let Some(merge) = &mut self.merge {
-                    merge.paused = true;
+                    merge.pause();
                 }
             }
             Op::Resume => {
                 if let Some(merge) = &mut self.merge {
-                    merge.paused = false;
+                    merge.resume();
                 }
             }
             Op::Crash => self.crash(),
@@ -397,7 +397,7 @@ impl World {
         // From now on the origin shows what the snapshot showed.
         let merged = std::mem::take(&mut member.history);
         self.history[..merged.len()].clone_from_slice(&merged);
-        self.merge = Some(Merge::new(number));
+        self.merge = Some(Merge::new(number, &mut self.rng));
     }
 
     /// The power fails; then all is loaded anew.
@@ -415,7 +415,9 @@ impl World {
         self.origin.crash(&mut self.rng);
         self.change = None;
         self.busy = 0;
-        let merging = self.merge.take().map(|merge| merge.number);
+        let merge = self.merge.take();
+        let merging = merge.as_ref().map(|merge| merge.number);
+        without_power(|| drop(merge));
         self.make_parts();
         for number in 0..self.members.len() {
             let Some(mut member) = self.members[number].take() else {
@@ -441,7 +443,7 @@ impl World {
             member.worker = Worker::default();
             if merging == Some(number) {
                 member.handle.merging.set(true);
-                self.merge = Some(Merge::new(number));
+                self.merge = Some(Merge::new(number, &mut self.rng));
             }
             self.members[number] = Some(member);
             self.make_room().expect("memory");
@@ -458,7 +460,7 @@ impl World {
             Kind::Clear(count) => self.rng.index(count + 1),
             Kind::Write(data, _) => data.iter().flatten().count(),
             Kind::Header => self.rng.index(2),
-            Kind::Read(_) | Kind::Flush(_) => 0,
+            Kind::Read(_) | Kind::Flush(_) | Kind::Tail(..) => 0,
         };
         match (&io.kind, io.disk) {
             (Kind::Record(records), Disks::Cow(number)) => {

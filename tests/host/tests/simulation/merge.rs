@@ -1,116 +1,122 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Merging a snapshot into its origin, run by run.
+//! Merging a snapshot into its origin, as the core says.
 
 use crate::disk::Content;
 use crate::io::{Disks, Kind, Then};
+use crate::rng::Rng;
 use crate::snapshot::{Job, Simulated};
 use crate::task::Task;
 use crate::world::World;
-use host_tests::snapshot::core::{shard_of, Cover, Spare};
+use host_tests::memory::{Vec as Array, When};
+use host_tests::snapshot::core::{
+    self, shard_of, Cover, Epochs, Limits, MergeCopy, MergeCopyId, Outcome, Run, Spare, Step,
+};
 
 /// A merge.
 pub struct Merge {
     /// The snapshot.
     pub number: usize,
-    /// Whether it is not to go on with another run.
+    /// Whether it is stopped, or is to stop.
     pub paused: bool,
-    step: Step,
+    pub core: core::Merge<Simulated>,
+    /// Writes that went to the COW device.
+    pub writes: Epochs,
+    state: State,
+    /// What was copied: which sectors of the origin.
+    begun: Vec<(MergeCopyId, u64, u64)>,
+}
+
+/// What is to be done next.
+enum State {
+    /// The core is to be told to begin.
+    Begin,
+    /// The core is to be asked.
+    Ask,
+    /// Nothing, before something has happened.
+    Wait,
+    /// Room is to be made for this run.
+    Reserve(Run),
+    /// Other snapshots need these sectors; memory for so many copies is needed first.
+    Cover(u64, u64, Spare<Simulated>, usize),
+    /// Nothing any more.
+    Over(Outcome),
 }
 
 impl std::fmt::Debug for Merge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "of {} paused {} {}",
-            self.number,
-            self.paused,
-            self.step.name()
-        )
-    }
-}
-
-/// Chunks that are merged at once.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    old: u64,
-    new: u64,
-    chunks: u64,
-}
-
-enum Step {
-    /// The end of the list is to be looked at.
-    Pick,
-    /// The other snapshots need the chunks.
-    Cover(Run, Spare<Simulated>, usize),
-    /// Copies are under way for them.
-    Waiting(Run),
-    /// Nobody else needs what is in the origin: writes are to wait.
-    Seal(Run),
-    /// Writes that are under way must end: those of an epoch.
-    Draining(Run, u64),
-    /// The same, and some have ended.
-    Drained(Run, u64),
-    Reading(Run),
-    Writing(Run),
-    Flushing(Run),
-    Clearing(Run),
-    /// Nobody knows whether they are cleared: this has to be loaded anew.
-    GivenUp(Run),
-    /// The run is merged, or was not.
-    Unseal(Run, bool),
-    /// All is merged.
-    Done,
-}
-
-impl Step {
-    fn name(&self) -> String {
-        let (name, run) = match self {
-            Self::Pick => ("pick", None),
-            Self::Cover(run, ..) => ("cover", Some(run)),
-            Self::Waiting(run) => ("waiting", Some(run)),
-            Self::Seal(run) => ("seal", Some(run)),
-            Self::Draining(run, _) => ("draining", Some(run)),
-            Self::Drained(run, _) => ("drained", Some(run)),
-            Self::Reading(run) => ("reading", Some(run)),
-            Self::Writing(run) => ("writing", Some(run)),
-            Self::Flushing(run) => ("flushing", Some(run)),
-            Self::Clearing(run) => ("clearing", Some(run)),
-            Self::GivenUp(run) => ("given up", Some(run)),
-            Self::Unseal(run, _) => ("unseal", Some(run)),
-            Self::Done => ("done", None),
+        let state = match &self.state {
+            State::Begin => "begins".into(),
+            State::Ask => "goes on".into(),
+            State::Wait => "waits".into(),
+            State::Reserve(run) => format!("reserves {run:?}"),
+            State::Cover(from, to, ..) => format!("covers {from}..{to}"),
+            State::Over(outcome) => format!("is over: {outcome:?}"),
         };
-        format!("{name} {run:?}")
+        write!(f, "of {} paused {} {state}", self.number, self.paused)
     }
 }
 
 impl Merge {
-    /// Begins or resumes a merge.
-    pub fn new(number: usize) -> Self {
+    /// A merge that is about to begin.
+    pub fn new(number: usize, rng: &mut Rng) -> Self {
+        let first = rng.between(1, 4) as u32;
+        let limits = Limits {
+            first,
+            records: first.max(rng.between(1, 16) as u32),
+            sectors: rng.between(1, 128),
+            copy: rng.between(1, 32),
+            depth: rng.between(1, 5) as u32,
+            ahead: rng.between(1, 4) as usize,
+        };
         Self {
             number,
             paused: false,
-            step: Step::Pick,
+            core: core::Merge::new(limits),
+            writes: Epochs::new(),
+            state: State::Begin,
+            begun: Vec::new(),
         }
     }
 
     /// Whether it can make a step.
     pub fn is_ready(&self) -> bool {
-        match self.step {
-            Step::Pick => !self.paused,
-            Step::Cover(..) | Step::Seal(_) | Step::Drained(..) | Step::Unseal(..) => true,
-            _ => false,
+        match self.state {
+            State::Begin => !self.paused,
+            State::Ask | State::Reserve(_) | State::Cover(..) => true,
+            State::Wait | State::Over(_) => false,
         }
     }
 
     /// Whether nobody knows what is merged.
     pub fn is_given_up(&self) -> bool {
-        matches!(self.step, Step::GivenUp(_))
+        self.core.is_lost()
     }
 
     /// Whether all is merged.
     pub fn is_done(&self) -> bool {
-        matches!(self.step, Step::Done)
+        matches!(self.state, State::Over(Outcome::Merged))
+    }
+
+    /// It is to stop.
+    pub fn pause(&mut self) {
+        self.paused = true;
+        self.core.stop();
+        self.wake();
+    }
+
+    /// It may go on, which it does once it has stopped.
+    pub fn resume(&mut self) {
+        self.paused = false;
+        if matches!(self.state, State::Over(Outcome::Failed)) {
+            self.state = State::Begin;
+        }
+    }
+
+    fn wake(&mut self) {
+        if matches!(self.state, State::Wait) {
+            self.state = State::Ask;
+        }
     }
 }
 
@@ -118,196 +124,248 @@ impl World {
     /// Something has happened that the merge may wait for.
     pub fn wake_merge(&mut self) {
         if let Some(merge) = &mut self.merge {
-            merge.step = match std::mem::replace(&mut merge.step, Step::Done) {
-                Step::Waiting(run) => Step::Cover(run, Spare::new(), 0),
-                Step::Draining(run, epoch) => Step::Drained(run, epoch),
-                other => other,
-            };
+            merge.core.look_again();
+            merge.wake();
         }
     }
 
     /// The merge makes a step.
     pub fn merge_on(&mut self) {
-        let Some(mut merge) = self.merge.take() else {
-            return;
-        };
+        let Some(merge) = &mut self.merge else { return };
         let number = merge.number;
-        let slot = self.member(number).slot;
-        let shift = self.member(number).handle.shift;
-        let step = std::mem::replace(&mut merge.step, Step::Done);
-        self.note(|| format!("merge: {}", step.name()));
-        // It is there while others may look.
-        self.merge = Some(merge);
-        let next = match step {
-            Step::Pick => match self.last_run(number) {
-                Some(run) => Step::Cover(run, Spare::new(), 0),
-                None => Step::Done,
-            },
-            Step::Cover(run, mut spare, need) if need > 0 => {
+        let state = std::mem::replace(&mut merge.state, State::Ask);
+        let next = match state {
+            State::Begin => {
+                let handle = self.member(number).handle.clone();
+                let size = handle.sectors.min(self.layout.end());
+                if let Some(merge) = &mut self.merge {
+                    merge.core.begin(handle.shift, size);
+                    merge.begun.clear();
+                }
+                State::Ask
+            }
+            State::Ask => {
+                let step = merge.core.next(&merge.writes);
+                self.merge_step(number, step)
+            }
+            State::Reserve(run) => self.reserve_merged(number, run),
+            State::Cover(from, to, mut spare, need) if need > 0 => {
                 let need = need - usize::from(spare.add(Job).is_ok());
-                Step::Cover(run, spare, need)
+                State::Cover(from, to, spare, need)
             }
-            Step::Cover(run, mut spare, _) => {
-                let (from, to) = (run.old << shift, (run.old + run.chunks) << shift);
-                let shard = shard_of(from);
-                let result = self.numbered(shard).shard.cover(from, to, &mut spare);
-                while let Some(start) = spare.started() {
-                    self.tasks.push(Task::StartCopy(shard, start));
-                }
-                match result {
-                    Cover::Covered => Step::Seal(run),
-                    Cover::Waits => Step::Waiting(run),
-                    Cover::NoSpare(need) => Step::Cover(run, spare, need),
-                    Cover::NoMemory => Step::Cover(run, Spare::new(), 0),
-                    Cover::Full(snapshot) => {
-                        self.counts.overflows += 1;
-                        self.invalidate(snapshot.number, None);
-                        Step::Waiting(run)
-                    }
-                }
-            }
-            Step::Seal(run) => {
-                let part = self.part(run.old << shift);
-                match part.shard.seal(slot, run.old, run.chunks) {
-                    // It is tried again.
-                    Err(_) => Step::Seal(run),
-                    Ok(()) => Step::Drained(run, part.writes.close()),
-                }
-            }
-            Step::Drained(run, epoch) => {
-                if self.part(run.old << shift).writes.is_over(epoch) {
-                    let count = (run.chunks << shift) as usize;
-                    let first = (run.new << shift) as usize;
-                    let kind = Kind::Read(vec![None; count]);
-                    self.send(Disks::Cow(number), first, kind, Then::Merge);
-                    Step::Reading(run)
-                } else {
-                    Step::Draining(run, epoch)
-                }
-            }
-            Step::Unseal(run, merged) => {
-                let shard = &mut self.part(run.old << shift).shard;
-                let (bios, there) = shard.unseal(slot, merged);
-                assert!(there, "{run:?} was merged and not in the table");
-                for bio in bios.0 {
-                    self.tasks.push(match merged {
-                        true => Task::write_origin(bio, false),
-                        false => Task::WriteMerging {
-                            bio,
-                            may_cut: false,
-                        },
-                    });
-                }
-                self.counts.merged_runs += u64::from(merged);
-                Step::Pick
-            }
+            State::Cover(from, to, spare, _) => self.cover_merged(from, to, spare),
             other => other,
         };
         if let Some(merge) = &mut self.merge {
-            merge.step = next;
+            merge.state = next;
         }
     }
 
-    /// The run at the end of the list: consecutive on both sides, and within a region of the table.
-    fn last_run(&mut self, number: usize) -> Option<Run> {
-        let list = &self.member(number).cow.list;
-        let (last_old, last_new) = *list.last()?;
-        let most = self.rng.between(1, 20);
-        let list = &self.member(number).cow.list;
-        let matches = |n: &u64| {
-            let at = list.len().checked_sub(1 + *n as usize);
-            let record = at.and_then(|at| list.get(at));
-            record.is_some_and(|(old, new)| old + n == last_old && new + n == last_new)
-        };
-        let chunks = (0..most).take_while(matches).count() as u64;
-        let mut run = Run {
-            old: last_old + 1 - chunks,
-            new: last_new + 1 - chunks,
-            chunks,
-        };
+    fn merge_step(&mut self, number: usize, step: Step<Simulated>) -> State {
         let (slot, shift) = (self.member(number).slot, self.member(number).handle.shift);
-        let shard = &self.part(run.old << shift).shard;
-        if shard_of(run.old << shift) != shard_of(last_old << shift) {
-            return Some(Run {
-                old: last_old,
-                new: last_new,
-                chunks: 1,
-            });
-        }
-        let start = shard.region_start(slot, last_old).max(run.old);
-        run.chunks -= start - run.old;
-        run.new += start - run.old;
-        run.old = start;
-        Some(run)
-    }
-
-    /// A request of the merge is over.
-    pub fn merge_io(&mut self, data: Vec<Content>, failed: bool) {
-        let Some(merge) = &mut self.merge else { return };
-        let number = merge.number;
-        let step = std::mem::replace(&mut merge.step, Step::Done);
-        let next = match step {
-            Step::Clearing(run) if failed => {
-                // Whether they are cleared is not known. Nobody may write to either place until it
-                // is.
-                self.counts.merge_failures += 1;
-                if self.rng.chance(500) {
-                    self.clear(number, run.chunks);
-                    Step::Clearing(run)
-                } else {
-                    self.give_up(number, run)
+        match step {
+            Step::Take { skip, max } => {
+                self.note(|| format!("merge: takes {max} before {skip}"));
+                self.counts.merge_ahead += u64::from(skip > 0);
+                let kind = Kind::Tail(skip as usize, max);
+                self.send(Disks::Cow(number), 0, kind, Then::MergeTaken);
+            }
+            Step::Reserve(run) => return State::Reserve(run),
+            Step::Cover { start, end } => return State::Cover(start, end, Spare::new(), 0),
+            Step::Copy(copy) => {
+                self.note(|| format!("merge: {copy:?}"));
+                let (start, end) = (copy.origin, copy.origin + copy.sectors);
+                if let Some(merge) = &mut self.merge {
+                    let again = |(id, from, to): &(MergeCopyId, u64, u64)| {
+                        *id == copy.id && *from < end && start < *to
+                    };
+                    self.counts.copied_again += u64::from(merge.begun.iter().any(again));
+                    merge.begun.push((copy.id, start, end));
+                }
+                self.tasks.push(Task::MergeCopy(copy));
+            }
+            Step::Flush => {
+                self.note(|| "merge: flushes".into());
+                self.send_flush(Disks::Origin, Then::MergeFlushed);
+            }
+            Step::Clear(count) => {
+                self.note(|| format!("merge: clears {count}"));
+                let kind = Kind::Clear(count as usize);
+                self.send(Disks::Cow(number), 0, kind, Then::MergeCleared);
+            }
+            Step::Remove(run, reserved) => {
+                self.note(|| format!("merge: removes {run:?}"));
+                let shard = &mut self.part(run.old << shift).shard;
+                let there = shard.merged(slot, &run, reserved);
+                assert!(there, "{run:?} was merged and not in the table");
+                self.counts.merged_runs += 1;
+                self.merge_core().removed();
+            }
+            Step::Release(run) => {
+                let shard = &mut self.part(run.old << shift).shard;
+                shard.release_merged(slot, &run);
+                self.counts.merge_releases += 1;
+                self.merge_core().removed();
+            }
+            Step::Again(bios) => {
+                // In one go, as far as the merge is concerned.
+                for bio in bios.0 {
+                    self.perform(Task::WriteMerging {
+                        bio,
+                        may_cut: false,
+                    });
                 }
             }
-            Step::Reading(run) | Step::Writing(run) | Step::Flushing(run) if failed => {
-                self.counts.merge_failures += 1;
-                Step::Unseal(run, false)
+            Step::Lose(bios) => {
+                for bio in bios.0 {
+                    self.end_write(bio, false);
+                }
             }
-            Step::Reading(run) => {
-                let handle = self.member(number).handle.clone();
-                let sector = run.old << handle.shift;
-                // What the last chunk has behind the end is not the snapshot's.
-                let count = (handle.sectors - sector).min(data.len() as u64);
-                self.check_overwrite(sector, count);
-                let first = self.layout.index(sector);
-                let data = data.into_iter().take(count as usize).map(Some).collect();
-                self.send(Disks::Origin, first, Kind::Write(data, false), Then::Merge);
-                Step::Writing(run)
+            Step::Wait => return State::Wait,
+            Step::Over(outcome) => {
+                self.note(|| format!("merge: {outcome:?}"));
+                self.counts.merge_stops += u64::from(outcome == Outcome::Stopped);
+                // An administrator tries it again, or does not.
+                let again = match outcome {
+                    Outcome::Merged => false,
+                    Outcome::Stopped => true,
+                    Outcome::Failed => self.rng.chance(700) && !self.merge_core().is_lost(),
+                };
+                return if again {
+                    State::Begin
+                } else {
+                    State::Over(outcome)
+                };
             }
-            Step::Writing(run) => {
-                self.send_flush(Disks::Origin, Then::Merge);
-                Step::Flushing(run)
+        }
+        State::Ask
+    }
+
+    /// The core's part of the merge.
+    fn merge_core(&mut self) -> &mut core::Merge<Simulated> {
+        &mut self.merge.as_mut().expect("a merge is on").core
+    }
+
+    fn reserve_merged(&mut self, number: usize, run: Run) -> State {
+        let (slot, shift) = (self.member(number).slot, self.member(number).handle.shift);
+        let shard = &mut self.part(run.old << shift).shard;
+        match shard.reserve_merged(slot, &run) {
+            // It is tried again.
+            Err(_) => State::Reserve(run),
+            Ok(reserved) => {
+                assert!(reserved.is_some(), "{run:?} is not in the table");
+                self.counts.merge_splits += u64::from(reserved == Some(true));
+                self.merge_core().reserved(reserved);
+                State::Ask
             }
-            Step::Flushing(run) => {
-                self.clear(number, run.chunks);
-                Step::Clearing(run)
+        }
+    }
+
+    fn cover_merged(&mut self, from: u64, to: u64, mut spare: Spare<Simulated>) -> State {
+        let shard = shard_of(from);
+        let result = self.numbered(shard).shard.cover(from, to, &mut spare);
+        while let Some(start) = spare.started() {
+            self.tasks.push(Task::StartCopy(shard, start));
+        }
+        match result {
+            Cover::Covered => self.merge_core().covered(),
+            Cover::Waits(until) => {
+                self.counts.merge_covers += 1;
+                self.merge_core().waits(until);
             }
-            Step::Clearing(run) => Step::Unseal(run, true),
-            other => panic!("a request of a merge at {} is over", other.name()),
+            Cover::NoSpare(need) => return State::Cover(from, to, spare, need),
+            Cover::NoMemory => return State::Cover(from, to, Spare::new(), 0),
+            Cover::Full(snapshot) => {
+                self.counts.overflows += 1;
+                self.invalidate(snapshot.number, None);
+                return State::Cover(from, to, Spare::new(), 0);
+            }
+        }
+        State::Ask
+    }
+
+    // --- Requests that are over
+
+    /// The end of the list was read, without the last `skip` records.
+    pub fn merge_taken(&mut self, skip: usize, max: u32, failed: bool) {
+        let Some(number) = self.merging() else { return };
+        let list = &self.member(number).cow.list;
+        let left = list.len() - skip;
+        let tail: Vec<_> = list[..left]
+            .iter()
+            .rev()
+            .take(max as usize)
+            .copied()
+            .collect();
+        // There may be a reason to read less, but not nothing.
+        let less = self.rng.between(1, tail.len().max(1) as u64) as usize;
+        let tail = if self.rng.chance(300) {
+            &tail[..less.min(tail.len())]
+        } else {
+            &tail
         };
-        if let Some(merge) = &mut self.merge {
-            merge.step = next;
+        let mut runs = Array::new();
+        while runs.reserve(tail.len(), When::Sleep).is_err() {}
+        for (old, new) in tail {
+            assert!(runs.push(Run::new(*old, *new)).is_ok());
         }
+        self.counts.merge_failures += u64::from(failed);
+        self.merge_core().taken((!failed).then_some(runs));
+        self.wake_merge();
     }
 
-    /// The records of a run are cleared, or not, or some are: writes to its chunks fail.
-    fn give_up(&mut self, number: usize, run: Run) -> Step {
-        self.counts.given_up += 1;
-        let cleared = self.rng.below(run.chunks + 1) as usize;
-        let member = self.member(number);
-        let (slot, shift) = (member.slot, member.handle.shift);
-        member.cow.list.truncate(member.cow.list.len() - cleared);
-        for bio in self.part(run.old << shift).shard.give_up(slot).0 {
-            self.end_write(bio, false);
-        }
-        Step::GivenUp(run)
-    }
-
-    fn clear(&mut self, number: usize, chunks: u64) {
+    /// What is to be merged is read from the COW device.
+    pub fn merge_copy(&mut self, copy: MergeCopy) {
+        let Some(number) = self.merging() else { return };
+        let kind = Kind::Read(vec![None; copy.sectors as usize]);
         self.send(
             Disks::Cow(number),
-            0,
-            Kind::Clear(chunks as usize),
-            Then::Merge,
+            copy.cow as usize,
+            kind,
+            Then::MergeRead(copy),
         );
+    }
+
+    /// It was read.
+    pub fn merge_read(&mut self, copy: MergeCopy, data: Vec<Content>, failed: bool) {
+        if failed {
+            self.merge_written(copy, true);
+            return;
+        }
+        self.check_overwrite(copy.origin, copy.sectors);
+        let first = self.layout.index(copy.origin);
+        let data = data.into_iter().map(Some).collect();
+        let then = Then::MergeWritten(copy);
+        self.send(Disks::Origin, first, Kind::Write(data, false), then);
+    }
+
+    /// It was written to the origin.
+    pub fn merge_written(&mut self, copy: MergeCopy, failed: bool) {
+        self.counts.merge_failures += u64::from(failed);
+        if self.merge_core().copied(copy.id, !failed) {
+            self.wake_merge();
+        }
+    }
+
+    /// The origin was flushed for the merge.
+    pub fn merge_flushed(&mut self, failed: bool) {
+        self.counts.merge_failures += u64::from(failed);
+        self.merge_core().flushed(!failed);
+        self.wake_merge();
+    }
+
+    /// Records were cleared; if that failed, perhaps some of them.
+    pub fn merge_cleared(&mut self, count: usize, failed: bool) {
+        let Some(number) = self.merging() else { return };
+        let cleared = if failed {
+            self.rng.index(count + 1)
+        } else {
+            count
+        };
+        self.counts.given_up += u64::from(failed);
+        let list = &mut self.member(number).cow.list;
+        list.truncate(list.len() - cleared);
+        self.merge_core().cleared(!failed);
+        self.wake_merge();
     }
 }

@@ -99,15 +99,15 @@ impl Plan {
             linger: rng.pick(&[0, 100, 500]),
         };
         let weights: [u64; 9] = [
-            rng.between(1, 20),   // write to the origin
-            rng.between(0, 15),   // read from it
-            rng.between(0, 15),   // write to a snapshot
-            rng.between(0, 20),   // read from one
-            rng.between(0, 4),    // flush
-            rng.between(0, 2),    // snapshots that come and go
-            rng.between(0, 2),    // handovers
-            rng.pick(&[0, 2, 6]), // merges
-            rng.between(0, 1),    // crashes
+            rng.between(1, 20),       // write to the origin
+            rng.between(0, 15),       // read from it
+            rng.between(0, 15),       // write to a snapshot
+            rng.between(0, 20),       // read from one
+            rng.between(0, 4),        // flush
+            rng.between(0, 2),        // snapshots that come and go
+            rng.between(0, 2),        // handovers
+            rng.pick(&[0, 2, 6, 15]), // merges
+            rng.between(0, 1),        // crashes
         ];
         let shifts: Vec<u32> = match rng.below(3) {
             0 => vec![rng.pick(&SHIFTS)],

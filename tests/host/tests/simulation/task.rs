@@ -8,8 +8,8 @@ use crate::io::{Disks, Flush, Kind, Then};
 use crate::snapshot::{Handle, Job, Simulated};
 use crate::world::World;
 use host_tests::snapshot::core::{
-    shard_of, CopyId, Exceptions, Finished, Incoming, Item, MergeWrite, OriginWrite, Read, Shard,
-    SnapshotWrite, Spare, Start,
+    shard_of, CopyId, Exceptions, Finished, Incoming, Item, MergeCopy, MergeWrite, OriginWrite,
+    Read, Shard, SnapshotWrite, Spare, Start,
 };
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,8 +20,8 @@ pub enum After {
     Done,
     /// One that is a copy itself, in this shard.
     Copied(usize, CopyId),
-    /// One of the merge target, counted in this shard and epoch.
-    Merging(usize, u64),
+    /// One of the merge target, counted in this epoch.
+    Merging(u64),
 }
 
 /// The writes of a copy.
@@ -87,8 +87,10 @@ pub enum Task {
     },
     /// Reads of a shard have ended.
     ReadsEnded(usize),
-    /// Writes of the merge target in a shard have ended.
-    WritesEnded(usize),
+    /// Writes of the merge target have ended.
+    WritesEnded,
+    /// A copy of the merge is to be started.
+    MergeCopy(MergeCopy),
 }
 
 impl Task {
@@ -270,10 +272,8 @@ impl World {
                     self.finished(finished);
                 }
             }
-            Task::WritesEnded(shard) => {
-                self.numbered(shard).writes.advance();
-                self.wake_merge();
-            }
+            Task::WritesEnded => self.wake_merge(),
+            Task::MergeCopy(copy) => self.merge_copy(copy),
         }
     }
 
@@ -411,22 +411,27 @@ impl World {
         self.note(|| format!("merge target: {bio:?} may_cut {may_cut}"));
         let shard = shard_of(bio.sector);
         let slot = self.member(number).slot;
+        let Some(mut merge) = self.merge.take() else {
+            return;
+        };
+        let (core, writes) = (&mut merge.core, &merge.writes);
         let part = self.numbered(shard);
         let (result, rest) = if may_cut {
             let (bio, rest) = Mapped::new(bio);
-            let result = part.shard.write_merging(slot, bio, &part.writes);
+            let result = part.shard.write_merging(slot, bio, core, writes);
             (merging(result), rest.take())
         } else {
-            let result = part.shard.write_merging(slot, Again(bio), &part.writes);
+            let result = part.shard.write_merging(slot, Again(bio), core, writes);
             (merging(result), None)
         };
+        self.merge = Some(merge);
         self.begin_rest(rest);
         match result {
             MergeWrite::Cow(bio, sector, epoch) => self.tasks.push(Task::SubmitCow {
                 number,
                 bio,
                 sector,
-                after: After::Merging(shard, epoch),
+                after: After::Merging(epoch),
             }),
             MergeWrite::Origin(bio) => self.tasks.push(Task::write_origin(bio, may_cut)),
             MergeWrite::Waits => self.counts.merge_waits += 1,
@@ -487,9 +492,10 @@ impl World {
                 failed: usize::from(failed),
                 full: Some(bio),
             }),
-            After::Merging(shard, epoch) => {
-                if self.numbered(shard).writes.end(epoch) {
-                    self.tasks.push(Task::WritesEnded(shard));
+            After::Merging(epoch) => {
+                let merge = self.merge.as_ref();
+                if merge.is_some_and(|merge| merge.writes.end(epoch)) {
+                    self.tasks.push(Task::WritesEnded);
                 }
                 self.end_write(bio, !failed);
             }
@@ -585,9 +591,7 @@ impl World {
     pub fn finished(&mut self, finished: Finished<Simulated>) {
         self.note(|| {
             let snapshots = finished.snapshots.iter().flatten();
-            let snapshots: Vec<_> = snapshots
-                .map(|r| (r.snapshot.number, r.recorded))
-                .collect();
+            let snapshots: Vec<_> = snapshots.map(|r| (r.snapshot.number, r.recorded)).collect();
             format!("finished {snapshots:?}")
         });
         for bio in finished.origin.0 {

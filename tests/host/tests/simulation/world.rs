@@ -26,8 +26,6 @@ pub struct Part {
     pub shard: Shard<Simulated>,
     /// Reads of snapshots that went to the origin.
     pub reads: Epochs,
-    /// Writes of the merge target to the COW device.
-    pub writes: Epochs,
 }
 
 /// A snapshot's COW device, and what its store has written there.
@@ -122,7 +120,6 @@ impl World {
                     number,
                     shard: Shard::new(),
                     reads: Epochs::new(),
-                    writes: Epochs::new(),
                 });
             }
         }
