@@ -6,9 +6,15 @@
 //! the copy-on-write device. Tables ask for it as `P` or `persistent`.
 
 use core::borrow::Borrow;
-use dm::exception_store::{CommitCallback, Registration};
-use kernel::{c_str, prelude::*};
-use store::{Persistent, DM_MSG_PREFIX};
+use dm::exception_store::{
+    CommitCallback,
+    Registration, //
+};
+use kernel::prelude::*;
+use store::{
+    Persistent,
+    DM_MSG_PREFIX, //
+};
 
 mod dm;
 // Public for the tools and the host's tests, which compile these files too.
@@ -46,8 +52,8 @@ impl kernel::InPlaceModule for DmSnapPersistent {
         let takeover: u8 = *Borrow::<u8>::borrow(&module_parameters::takeover.value());
         let takeover = takeover != 0;
         try_pin_init!(Self {
-            persistent <- Registration::new(c_str!("persistent"), module, takeover),
-            compat <- Registration::new(c_str!("P"), module, takeover),
+            persistent <- Registration::new(c"persistent", module, takeover),
+            compat <- Registration::new(c"P", module, takeover),
         })
     }
 }

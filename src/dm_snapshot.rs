@@ -7,7 +7,12 @@
 
 use dm::target::Registration;
 use kernel::prelude::*;
-use snapshot::{MergeTarget, OriginTarget, SnapshotTarget, DM_MSG_PREFIX};
+use snapshot::{
+    MergeTarget,
+    OriginTarget,
+    SnapshotTarget,
+    DM_MSG_PREFIX, //
+};
 
 mod dm;
 // Public for the tools and the host's tests, which compile these files too.

@@ -6,15 +6,24 @@
 //! with an error, so that none can be lost. While the target's `map` runs it is a [`MapBio`], and
 //! when it was carried out an [`EndedBio`].
 //!
-//! C header: `include/linux/bio.h`.
+//! C header: [`include/linux/bio.h`](srctree/include/linux/bio.h).
 
-use super::{per_bio, shim, Device};
+use super::{
+    per_bio,
+    shim,
+    Device, //
+};
 use core::cell::Cell;
 use core::marker::PhantomData;
 use core::mem;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use kernel::{bindings, error::to_result, prelude::*, types::NotThreadSafe};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    types::NotThreadSafe, //
+};
 
 const SECTOR_SHIFT: u32 = 9;
 const OP_MASK: u32 = (1 << bindings::REQ_OP_BITS) - 1;

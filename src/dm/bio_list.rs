@@ -4,7 +4,10 @@
 
 use super::Bio;
 use core::mem;
-use core::ptr::{self, NonNull};
+use core::ptr::{
+    self,
+    NonNull, //
+};
 use kernel::bindings;
 
 /// Bios in the order they came; dropped, they end with an error.

@@ -3,12 +3,17 @@
 //! Open block devices.
 
 use core::fmt;
-use core::ptr::addr_of;
-use kernel::{bindings, types::Opaque};
+use kernel::{
+    bindings,
+    types::Opaque, //
+};
 #[cfg(not(under_c_core))]
 use {
     super::shim,
-    kernel::{error::to_result, prelude::*},
+    kernel::{
+        error::to_result,
+        prelude::*, //
+    }, //
 };
 
 /// A block device that is open while it is borrowed.
@@ -41,7 +46,7 @@ impl BlockDevice {
     fn limits(&self) -> *const bindings::queue_limits {
         // SAFETY: By the type's invariant there is a queue; only the address of its limits is
         // taken.
-        unsafe { addr_of!((*(*self.as_ptr()).bd_queue).limits) }
+        unsafe { &raw const (*(*self.as_ptr()).bd_queue).limits }
     }
 
     /// A number that tells the device from all others that are open.
@@ -61,19 +66,19 @@ impl BlockDevice {
     pub(crate) fn sectors(&self) -> u64 {
         // SAFETY: By the type's invariant the device is open. The field may change meanwhile,
         // hence the volatile read; no lock makes it hold still.
-        unsafe { addr_of!((*self.as_ptr()).bd_nr_sectors).read_volatile() }
+        unsafe { (&raw const (*self.as_ptr()).bd_nr_sectors).read_volatile() }
     }
 
     /// The device's logical block in bytes: the unit below which it takes no I/O.
     pub(crate) fn logical_block_size(&self) -> u32 {
         // SAFETY: `limits` points into the queue of an open device; see `sectors` for the read.
-        unsafe { addr_of!((*self.limits()).logical_block_size).read_volatile() }
+        unsafe { (&raw const (*self.limits()).logical_block_size).read_volatile() }
     }
 
     /// The device's physical block in bytes: the unit it writes without reading first.
     pub(crate) fn physical_block_size(&self) -> u32 {
         // SAFETY: `limits` points into the queue of an open device; see `sectors` for the read.
-        unsafe { addr_of!((*self.limits()).physical_block_size).read_volatile() }
+        unsafe { (&raw const (*self.limits()).physical_block_size).read_volatile() }
     }
 }
 

@@ -2,10 +2,18 @@
 
 //! The devices of a table.
 
-use super::{ffi, BlockDevice};
+use super::{
+    ffi,
+    BlockDevice, //
+};
 use core::fmt;
 use core::ops::Deref;
-use kernel::{bindings, fs::File, sync::aref::ARef, types::Opaque};
+use kernel::{
+    bindings,
+    fs::File,
+    sync::aref::ARef,
+    types::Opaque, //
+};
 
 /// A device that a table opened.
 ///

@@ -7,7 +7,14 @@
 //! the end of this file hold the Rust declarations to the same figures.
 
 use kernel::bindings;
-use kernel::ffi::{c_char, c_int, c_uint, c_ulong, c_ushort, c_void};
+use kernel::ffi::{
+    c_char,
+    c_int,
+    c_uint,
+    c_ulong,
+    c_ushort,
+    c_void, //
+};
 
 /// `sector_t`.
 pub(super) type Sector = u64;
@@ -97,7 +104,10 @@ extern "C" {
 /// They are those of 64-bit kernels. 32-bit Arm has Rust support as well: the build stops here.
 mod abi {
     use super::*;
-    use core::mem::{offset_of, size_of};
+    use core::mem::{
+        offset_of,
+        size_of, //
+    };
 
     const _: () = {
         assert!(size_of::<dm_dev>() == 48);

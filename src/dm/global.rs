@@ -2,7 +2,10 @@
 
 //! A mutex that a static variable can have.
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{
+    AtomicU8,
+    Ordering, //
+};
 
 /// Whether something was done that is to be done once.
 pub(crate) struct Once(AtomicU8);

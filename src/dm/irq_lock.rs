@@ -5,8 +5,14 @@
 use super::shim;
 use kernel::{
     bindings,
-    ffi::{c_char, c_ulong},
-    sync::lock::{Backend, Lock},
+    ffi::{
+        c_char,
+        c_ulong, //
+    },
+    sync::lock::{
+        Backend,
+        Lock, //
+    }, //
 };
 
 /// A spinlock that is held with the processor's interrupts off: bios end in any context.

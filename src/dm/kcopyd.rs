@@ -2,19 +2,30 @@
 
 //! kcopyd: copying from one device to others.
 //!
-//! C header: `include/linux/dm-kcopyd.h`.
+//! C header: [`include/linux/dm-kcopyd.h`](srctree/include/linux/dm-kcopyd.h).
 
 use super::{
     ffi::dm_io_region,
     owned_device::DeviceRef,
-    shim::{self, dm_kcopyd_client, dm_kcopyd_throttle, DM_KCOPYD_MAX_REGIONS},
+    shim::{
+        self,
+        dm_kcopyd_client,
+        dm_kcopyd_throttle,
+        DM_KCOPYD_MAX_REGIONS, //
+    }, //
 };
-use core::ops::{Deref, DerefMut};
-use core::ptr::{self, NonNull};
+use core::ops::{
+    Deref,
+    DerefMut, //
+};
+use core::ptr::{
+    self,
+    NonNull, //
+};
 use kernel::{
     error::from_err_ptr,
-    ffi::{c_int, c_uint, c_ulong, c_void},
-    prelude::*,
+
+    prelude::*, //
 };
 
 /// Limits the part of the time that copying keeps devices busy, for all clients that share it.

@@ -4,8 +4,14 @@
 //! is the `DM_MSG_PREFIX` that is in scope where the message is: the store has one and the targets have
 //! another, whichever module they are in.
 
-use core::{ffi::CStr, fmt};
-use kernel::print::{call_printk, format_strings};
+use core::{
+    ffi::CStr,
+    fmt, //
+};
+use kernel::print::{
+    call_printk,
+    format_strings, //
+};
 
 /// Logs an error, like `DMERR`.
 pub(crate) fn error(prefix: &CStr, args: fmt::Arguments<'_>) {
@@ -59,4 +65,7 @@ macro_rules! dm_info {
 
 #[cfg(under_c_core)]
 pub(crate) use dm_info;
-pub(crate) use {dm_err, dm_warn};
+pub(crate) use {
+    dm_err,
+    dm_warn, //
+};

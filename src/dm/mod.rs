@@ -39,7 +39,10 @@ mod signal;
 mod workqueue;
 
 pub(crate) use block_device::BlockDevice;
-pub(crate) use device::{Device, HeldDevice};
+pub(crate) use device::{
+    Device,
+    HeldDevice, //
+};
 pub(crate) use signal::fatal_signal_pending;
 pub(crate) use workqueue::Workqueue;
 
@@ -75,13 +78,22 @@ mod wait_queue;
 
 #[cfg(not(under_c_core))]
 pub(crate) use {
-    bio::{Bio, EndedBio, MapBio, Mapped, Op},
+    bio::{
+        Bio,
+        EndedBio,
+        MapBio,
+        Mapped,
+        Op, //
+    },
     bio_list::BioList,
     irq_lock::IrqSpinLock,
-    owned_device::{DeviceRef, OwnedDevice},
+    owned_device::{
+        DeviceRef,
+        OwnedDevice, //
+    },
     plug::plugged,
     queue_limits::QueueLimits,
-    wait_queue::WaitQueue,
+    wait_queue::WaitQueue, //
 };
 
 /// `EUCLEAN`, "structure needs cleaning": what is on the disk, or in a list, makes no sense.

@@ -5,15 +5,21 @@
 use super::{
     device::Device,
     ffi::dm_dev,
-    shim::{self, dm_target},
+    shim::{
+        self,
+        dm_target, //
+    }, //
 };
 use core::ops::Deref;
 use core::ptr::NonNull;
 use kernel::{
     error::to_result,
     prelude::*,
-    str::CStr,
-    sync::{Arc, Completion},
+
+    sync::{
+        Arc,
+        Completion, //
+    }, //
 };
 
 /// A device that a target opened with its table.

@@ -6,8 +6,15 @@
 
 use super::shim;
 use core::any::TypeId;
-use core::mem::{align_of, needs_drop, size_of};
-use kernel::{bindings, prelude::*};
+use core::mem::{
+    align_of,
+    needs_drop,
+    size_of, //
+};
+use kernel::{
+    bindings,
+    prelude::*, //
+};
 
 /// The data of type `D` and its tag.
 #[repr(C)]

@@ -5,9 +5,19 @@
 //! Structures have C's names, so that the types of functions that are called through a pointer
 //! are the same to both compilers (kCFI).
 
-use super::ffi::{dm_dev, dm_io_region, Sector};
+use super::ffi::{
+    dm_dev,
+    dm_io_region,
+    Sector, //
+};
 use kernel::bindings;
-use kernel::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
+use kernel::ffi::{
+    c_char,
+    c_int,
+    c_uint,
+    c_ulong,
+    c_void, //
+};
 
 /// `struct dm_target` of `linux/device-mapper.h`.
 #[repr(C)]

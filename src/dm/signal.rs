@@ -2,8 +2,10 @@
 
 //! Whether the current process was told to die.
 
-use core::ptr::addr_of;
-use kernel::{bindings, current};
+use kernel::{
+    bindings,
+    current, //
+};
 
 /// Whether the current process was told to die, so that what it waits for is of no use any more.
 ///
@@ -15,6 +17,6 @@ pub(crate) fn fatal_signal_pending() -> bool {
     }
     // SAFETY: `current` is live. The set of its pending signals is a part of it, which others set
     // and clear bits of at any time: one word is read, at once, so that it is old or new.
-    let pending = unsafe { addr_of!((*task.as_ptr()).pending.signal.sig[0]).read_volatile() };
+    let pending = unsafe { (&raw const (*task.as_ptr()).pending.signal.sig[0]).read_volatile() };
     pending & (1 << (bindings::SIGKILL - 1)) != 0
 }

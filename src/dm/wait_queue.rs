@@ -5,7 +5,13 @@
 use super::shim;
 use core::marker::PhantomPinned;
 use core::ptr;
-use kernel::{bindings, ffi::c_void, prelude::*, str::CStr, sync::LockClassKey, types::Opaque};
+use kernel::{
+    bindings,
+    ffi::c_void,
+    prelude::*,
+    sync::LockClassKey,
+    types::Opaque, //
+};
 
 /// Threads that wait for a condition, and are told when to look at it again.
 ///

@@ -5,11 +5,11 @@
 use core::ops::Deref;
 use core::ptr::NonNull;
 use kernel::{
-    bindings, c_str,
-    ffi::{c_int, c_uint},
+    bindings,
+
     prelude::*,
-    str::CStr,
-    workqueue::Queue,
+
+    workqueue::Queue, //
 };
 
 /// A workqueue that runs one item at a time, in the order they were queued, and that makes
@@ -38,7 +38,7 @@ impl Workqueue {
         // SAFETY: The format takes one string, which is what is passed.
         let queue = unsafe {
             bindings::alloc_workqueue_noprof(
-                c_str!("%s").as_char_ptr(),
+                c"%s".as_char_ptr(),
                 flags,
                 max_active,
                 name.as_char_ptr(),

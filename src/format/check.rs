@@ -2,7 +2,13 @@
 
 //! Checks the records of a COW device against its geometry and against each other.
 
-use super::{Exception, Fault, Geometry, Pairs, Platform};
+use super::{
+    Exception,
+    Fault,
+    Geometry,
+    Pairs,
+    Platform, //
+};
 
 /// Checks record number `record` alone: are both its chunks on their devices, and is the new
 /// one no metadata?

@@ -2,7 +2,13 @@
 
 //! What the header of a COW device makes of it.
 
-use super::{ChunkSize, Fault, Geometry, Header, SECTOR_BYTES};
+use super::{
+    ChunkSize,
+    Fault,
+    Geometry,
+    Header,
+    SECTOR_BYTES, //
+};
 
 /// What of a device decides what may lie on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

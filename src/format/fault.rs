@@ -2,7 +2,11 @@
 
 //! What can be wrong with a COW device.
 
-use super::{ChunkSizeFault, NoMemory, Place};
+use super::{
+    ChunkSizeFault,
+    NoMemory,
+    Place, //
+};
 use core::fmt;
 
 /// Why a COW device's metadata is refused.

@@ -2,7 +2,12 @@
 
 //! What lies where on a COW device.
 
-use super::{ChunkSize, Exception, Fault, SECTOR_BYTES};
+use super::{
+    ChunkSize,
+    Exception,
+    Fault,
+    SECTOR_BYTES, //
+};
 use core::fmt;
 use core::num::NonZeroU64;
 

@@ -41,16 +41,40 @@ mod pairs;
 mod platform;
 mod walk;
 
-pub use check::{check_alone, RecordCheck};
-pub use chunk_size::{ChunkSize, ChunkSizeFault};
-pub use cow_state::{CowState, DeviceSize};
+pub use check::{
+    check_alone,
+    RecordCheck, //
+};
+pub use chunk_size::{
+    ChunkSize,
+    ChunkSizeFault, //
+};
+pub use cow_state::{
+    CowState,
+    DeviceSize, //
+};
 pub use exception::Exception;
-pub use fault::{Fault, FaultClass};
-pub use geometry::{Extent, Geometry, Place};
+pub use fault::{
+    Fault,
+    FaultClass, //
+};
+pub use geometry::{
+    Extent,
+    Geometry,
+    Place, //
+};
 pub use header::Header;
 pub use pairs::Pairs;
-pub use platform::{List, NoMemory, Platform};
-pub use walk::{Walk, WalkError, Walked};
+pub use platform::{
+    List,
+    NoMemory,
+    Platform, //
+};
+pub use walk::{
+    Walk,
+    WalkError,
+    Walked, //
+};
 
 /// Bytes in a sector, the unit of every device size and offset in this format.
 pub const SECTOR_BYTES: u32 = 512;

@@ -2,7 +2,12 @@
 
 //! A long list of pairs of numbers that is sorted in linear time.
 
-use super::{Fault, List, NoMemory, Platform};
+use super::{
+    Fault,
+    List,
+    NoMemory,
+    Platform, //
+};
 use core::iter::from_fn;
 use core::mem::replace;
 

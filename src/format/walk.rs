@@ -2,7 +2,14 @@
 
 //! Walks the records of a COW device, a window at a time.
 
-use super::{pairs::go_on, Exception, Fault, Geometry, Platform, RecordCheck};
+use super::{
+    pairs::go_on,
+    Exception,
+    Fault,
+    Geometry,
+    Platform,
+    RecordCheck, //
+};
 
 /// Why a walk ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

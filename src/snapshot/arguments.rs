@@ -4,7 +4,7 @@
 
 use super::store::Kind;
 use crate::dm::target::TargetTable;
-use kernel::{c_str, prelude::*, str::CStr};
+use kernel::prelude::*;
 
 /// `<origin> <COW> <P[O]|N> <chunk size> [<number of features> <feature>…]`.
 pub(super) struct Arguments<'a> {
@@ -33,7 +33,7 @@ impl<'a> Arguments<'a> {
     /// Takes a table line apart; says in `table` what is wrong with it.
     pub(super) fn parse(table: &mut TargetTable<'_>, args: &[&'a CStr]) -> Result<Self> {
         let &[origin, cow, store, chunk_size, ref features @ ..] = args else {
-            table.set_error(c_str!("requires 4 or more arguments"));
+            table.set_error(c"requires 4 or more arguments");
             return Err(EINVAL);
         };
         Ok(Self {
@@ -52,7 +52,7 @@ impl<'a> Arguments<'a> {
             Some(b'P' | b'p') => Kind::Persistent,
             Some(b'N' | b'n') => Kind::Transient,
             _ => {
-                table.set_error(c_str!("Exception store type is not P or N"));
+                table.set_error(c"Exception store type is not P or N");
                 return Err(EINVAL);
             }
         };
@@ -71,10 +71,13 @@ impl<'a> Arguments<'a> {
         cow_block: u32,
         origin_block: u32,
     ) -> Result<u32> {
-        use crate::format::{ChunkSize, ChunkSizeFault};
+        use crate::format::{
+            ChunkSize,
+            ChunkSizeFault, //
+        };
 
         let sectors = number(self.chunk_size).ok_or_else(|| {
-            table.set_error(c_str!("Invalid chunk size"));
+            table.set_error(c"Invalid chunk size");
             EINVAL
         })?;
         if sectors == 0 {
@@ -85,11 +88,11 @@ impl<'a> Arguments<'a> {
             Err(fault) => {
                 table.set_error(match fault {
                     ChunkSizeFault::Zero | ChunkSizeFault::NotPowerOfTwo => {
-                        c_str!("Chunk size is not a power of 2")
+                        c"Chunk size is not a power of 2"
                     }
-                    ChunkSizeFault::TooLarge => c_str!("Chunk size is too high"),
+                    ChunkSizeFault::TooLarge => c"Chunk size is too high",
                     ChunkSizeFault::NotCowBlocks(_) | ChunkSizeFault::NotOriginBlocks(_) => {
-                        c_str!("Chunk size is not a multiple of device blocksize")
+                        c"Chunk size is not a multiple of device blocksize"
                     }
                 });
                 Err(EINVAL)
@@ -106,7 +109,7 @@ impl Features {
         };
         let count = number(count).filter(|count| *count <= 2);
         let Some(args) = count.and_then(|count| args.get(..count as usize)) else {
-            table.set_error(c_str!("Invalid number of feature arguments"));
+            table.set_error(c"Invalid number of feature arguments");
             return Err(EINVAL);
         };
         for arg in args {
@@ -118,14 +121,12 @@ impl Features {
             {
                 features.discard_passdown_origin = true;
             } else {
-                table.set_error(c_str!("Unrecognised feature requested"));
+                table.set_error(c"Unrecognised feature requested");
                 return Err(EINVAL);
             }
         }
         if features.discard_passdown_origin && !features.discard_zeroes_cow {
-            table.set_error(c_str!(
-                "discard_passdown_origin feature depends on discard_zeroes_cow"
-            ));
+            table.set_error(c"discard_passdown_origin feature depends on discard_zeroes_cow");
             return Err(EINVAL);
         }
         Ok(features)

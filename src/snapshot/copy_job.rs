@@ -2,8 +2,15 @@
 
 //! A copy in kcopyd's hands.
 
-use super::{core::CopyId, Leased, Origin};
-use crate::dm::kcopyd::{self, CopyOf};
+use super::{
+    core::CopyId,
+    Leased,
+    Origin, //
+};
+use crate::dm::kcopyd::{
+    self,
+    CopyOf, //
+};
 use kernel::prelude::*;
 
 /// What kcopyd is to do when a copy is over.

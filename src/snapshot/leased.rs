@@ -5,7 +5,10 @@
 use ::core::ops::Deref;
 use kernel::{
     prelude::*,
-    sync::{Arc, Completion},
+    sync::{
+        Arc,
+        Completion, //
+    }, //
 };
 
 /// The owner of a value that others hold for a while.

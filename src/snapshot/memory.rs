@@ -8,14 +8,24 @@
 //! off, where memory of `vmalloc` cannot be.
 
 use crate::format::NoMemory;
-use core::ops::{Deref, DerefMut};
+use core::ops::{
+    Deref,
+    DerefMut, //
+};
 use kernel::{
     alloc::{
-        flags::{GFP_ATOMIC, GFP_KERNEL, __GFP_NOWARN},
+        flags::{
+            GFP_ATOMIC,
+            GFP_KERNEL, //
+            __GFP_NOWARN,
+        },
         kvec::PushError,
-        Flags,
+        Flags, //
     },
-    prelude::{KBox, KVec},
+    prelude::{
+        KBox,
+        KVec, //
+    }, //
 };
 
 /// What an allocation may do to get its memory.

@@ -3,24 +3,46 @@
 //! The requests of a merge.
 
 use super::{
-    core::{MergeCopy, MergeCopyId, Run},
+    core::{
+        MergeCopy,
+        MergeCopyId,
+        Run, //
+    },
     leased::Leased,
     origin::Devices,
-    snapshot::{borrowed, Snapshot},
-    DM_MSG_PREFIX,
+    snapshot::{
+        borrowed,
+        Snapshot, //
+    },
+    DM_MSG_PREFIX, //
 };
 use crate::dm::{
-    kcopyd::{CopyJob, CopyOf, Region},
+    kcopyd::{
+        CopyJob,
+        CopyOf,
+        Region, //
+    },
     message::dm_err,
     noio::until_memory,
-    Workqueue,
+    Workqueue, //
 };
-use crate::memory::{Vec, When};
+use crate::memory::{
+    Vec,
+    When, //
+};
 use kernel::{
-    c_str, impl_has_work, new_mutex, new_work,
+    impl_has_work,
+    new_mutex,
+    new_work,
     prelude::*,
-    sync::{Arc, Mutex},
-    workqueue::{Work, WorkItem},
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
+    }, //
 };
 
 /// What a merge does that takes long, one after the other, while it goes on otherwise.
@@ -69,7 +91,7 @@ impl SlowIo {
         )?;
         Ok(Self {
             io,
-            queue: Workqueue::new(c_str!("ksnapmergeio"))?,
+            queue: Workqueue::new(c"ksnapmergeio")?,
         })
     }
 

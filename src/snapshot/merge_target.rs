@@ -3,16 +3,32 @@
 //! The target `snapshot-merge`.
 
 use super::{
-    core::{span_end, Incoming},
+    core::{
+        span_end,
+        Incoming, //
+    },
     merger::Merger,
     side::Side,
-    tracking::Tracking,
+    tracking::Tracking, //
 };
 use crate::dm::{
-    target::{StatusKind, Target, TargetTable},
-    Device, EndedBio, MapBio, Mapped, Op, QueueLimits,
+    target::{
+        StatusKind,
+        Target,
+        TargetTable, //
+    },
+    Device,
+    EndedBio,
+    MapBio,
+    Mapped,
+    Op,
+    QueueLimits, //
 };
-use kernel::{c_str, ffi::c_int, fmt, prelude::*, str::CStr, sync::Arc};
+use kernel::{
+    fmt,
+    prelude::*,
+    sync::Arc, //
+};
 
 /// An origin that a snapshot is being merged into: it shows what it will have in the end.
 pub(crate) struct MergeTarget {
@@ -41,7 +57,7 @@ impl MergeTarget {
 
 #[vtable]
 impl Target for MergeTarget {
-    const NAME: &'static CStr = c_str!("snapshot-merge");
+    const NAME: &'static CStr = c"snapshot-merge";
     const VERSION: [u32; 3] = [1, 5, 100];
 
     type BioData = Tracking;

@@ -3,25 +3,53 @@
 //! Merging a snapshot into its origin.
 
 use super::{
-    core::{shard_of, Outcome, Step},
+    core::{
+        shard_of,
+        Outcome,
+        Step, //
+    },
     leased::Leased,
-    merge_io::{self, Slow, SlowIo},
-    origin::{Devices, ShardCell},
+    merge_io::{
+        self,
+        Slow,
+        SlowIo, //
+    },
+    origin::{
+        Devices,
+        ShardCell, //
+    },
     snapshot::Snapshot,
-    DM_MSG_PREFIX,
+    DM_MSG_PREFIX, //
 };
 use crate::dm::{
     message::dm_err,
-    noio::{cond_resched, until_memory},
-    plugged, BioList, WaitQueue, Workqueue,
+    noio::{
+        cond_resched,
+        until_memory, //
+    },
+    plugged,
+    BioList,
+    WaitQueue,
+    Workqueue, //
 };
-use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use ::core::sync::atomic::{
+    AtomicBool,
+    Ordering::SeqCst, //
+};
 use kernel::{
-    c_str, impl_has_work, new_mutex, new_work,
+    impl_has_work,
+    new_mutex,
+    new_work,
     prelude::*,
     static_lock_class,
-    sync::{Arc, Mutex},
-    workqueue::{Work, WorkItem},
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
+    }, //
 };
 
 /// The thread that merges for one target.
@@ -53,10 +81,10 @@ impl Merger {
                 snapshot <- new_mutex!(None, "Merger::snapshot"),
                 running: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
-                stopped <- WaitQueue::new(c_str!("Merger::stopped"), static_lock_class!()),
+                stopped <- WaitQueue::new(c"Merger::stopped", static_lock_class!()),
                 slow: SlowIo::new()?,
                 work <- new_work!("Merger::work"),
-                queue: Workqueue::new(c_str!("ksnapmerge"))?,
+                queue: Workqueue::new(c"ksnapmerge")?,
             }? Error),
             GFP_KERNEL,
         )

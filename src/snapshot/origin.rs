@@ -5,28 +5,65 @@
 use super::{
     copy_job::CopyJob,
     core::{
-        shard_of, table::Table, CopyId, Cover, Epochs, Finished, Incoming, OriginWrite, Shard,
-        SlotId, Spare, MAX_MEMBERS, SHARDS,
+        shard_of,
+        table::Table,
+        CopyId,
+        Cover,
+        Epochs,
+        Finished,
+        Incoming,
+        OriginWrite,
+        Shard,
+        SlotId,
+        Spare,
+        MAX_MEMBERS,
+        SHARDS, //
     },
-    leased::{Leased, Quiesce},
+    leased::{
+        Leased,
+        Quiesce, //
+    },
     snapshot::Snapshot,
     tracking::Tracking,
-    types::Kernel,
+    types::Kernel, //
 };
 use crate::dm::{
-    kcopyd::{Kcopyd, Region, Throttle},
-    noio::{sleep_ms, until_memory},
-    params, plugged, Bio, DeviceRef, WaitQueue, Workqueue,
+    kcopyd::{
+        Kcopyd,
+        Region,
+        Throttle, //
+    },
+    noio::{
+        sleep_ms,
+        until_memory, //
+    },
+    params,
+    plugged,
+    Bio,
+    DeviceRef,
+    WaitQueue,
+    Workqueue, //
 };
 use crate::format::NoMemory;
 use crate::memory::When;
-use ::core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use ::core::sync::atomic::{
+    AtomicU64,
+    Ordering::SeqCst, //
+};
 use kernel::{
-    c_str, impl_has_work, new_spinlock, new_work,
+    impl_has_work,
+    new_spinlock,
+    new_work,
     prelude::*,
     static_lock_class,
-    sync::{Arc, SpinLock},
-    workqueue::{Work, WorkItem},
+    sync::{
+        Arc,
+        SpinLock, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
+    }, //
 };
 
 /// A shard and what is counted without its lock.
@@ -113,12 +150,12 @@ impl Origin {
                 kcopyd: Kcopyd::new(&Throttle::of_module())?,
                 snapshots: AtomicU64::new(0),
                 copying: AtomicU64::new(0),
-                room <- WaitQueue::new(c_str!("Origin::room"), static_lock_class!()),
+                room <- WaitQueue::new(c"Origin::room", static_lock_class!()),
                 finished: AtomicU64::new(0),
-                progress <- WaitQueue::new(c_str!("Origin::progress"), static_lock_class!()),
+                progress <- WaitQueue::new(c"Origin::progress", static_lock_class!()),
                 ended: AtomicU64::new(0),
                 work <- new_work!("Origin::work"),
-                queue: Workqueue::new(c_str!("ksnaporigin"))?,
+                queue: Workqueue::new(c"ksnaporigin")?,
             }? Error),
             GFP_KERNEL,
         )

@@ -3,14 +3,27 @@
 //! The target `snapshot-origin`.
 
 use super::{
-    core::{span_end, Incoming},
-    registry::OriginUse,
+    core::{
+        span_end,
+        Incoming, //
+    },
+    registry::OriginUse, //
 };
 use crate::dm::{
-    target::{StatusKind, Target, TargetTable},
-    Device, MapBio, Mapped, OwnedDevice,
+    target::{
+        StatusKind,
+        Target,
+        TargetTable, //
+    },
+    Device,
+    MapBio,
+    Mapped,
+    OwnedDevice, //
 };
-use kernel::{c_str, ffi::c_int, fmt, prelude::*, str::CStr};
+use kernel::{
+    fmt,
+    prelude::*, //
+};
 
 /// A device that passes everything on to another, and keeps what its snapshots need.
 pub(crate) struct OriginTarget {
@@ -22,7 +35,7 @@ pub(crate) struct OriginTarget {
 
 #[vtable]
 impl Target for OriginTarget {
-    const NAME: &'static CStr = c_str!("snapshot-origin");
+    const NAME: &'static CStr = c"snapshot-origin";
     const VERSION: [u32; 3] = [1, 9, 100];
     const IS_MEASURED: bool = false;
 
@@ -30,12 +43,12 @@ impl Target for OriginTarget {
 
     fn new(table: &mut TargetTable<'_>, args: &[&CStr]) -> Result<Pin<KBox<Self>>> {
         let &[path] = args else {
-            table.set_error(c_str!("origin: incorrect number of arguments"));
+            table.set_error(c"origin: incorrect number of arguments");
             return Err(EINVAL);
         };
         let writable = !table.is_read_only();
         let device = table.get_device(path, writable).inspect_err(|_| {
-            table.set_error(c_str!("Cannot get target device"));
+            table.set_error(c"Cannot get target device");
         })?;
         table.set_num_flush_bios(1);
         let target = Self {

@@ -8,16 +8,37 @@
 
 use super::{
     core::SlotId,
-    leased::{Leased, Owner},
-    origin::{Devices, Origin},
+    leased::{
+        Leased,
+        Owner, //
+    },
+    origin::{
+        Devices,
+        Origin, //
+    },
     snapshot::Snapshot,
     store::Store,
-    DM_MSG_PREFIX,
+    DM_MSG_PREFIX, //
 };
-use crate::dm::{global::global_mutex, message::dm_err, noio::NoIo, target::TargetHandle, Device};
-use ::core::ops::{Deref, DerefMut};
-use ::core::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use kernel::{c_str, prelude::*, str::CStr, sync::Arc};
+use crate::dm::{
+    global::global_mutex,
+    message::dm_err,
+    noio::NoIo,
+    target::TargetHandle,
+    Device, //
+};
+use ::core::ops::{
+    Deref,
+    DerefMut, //
+};
+use ::core::sync::atomic::{
+    AtomicBool,
+    Ordering::SeqCst, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 global_mutex! {
     /// All origins.
@@ -265,19 +286,19 @@ pub(super) fn join(
         return Ok((lease, Joined::First));
     };
     if shared.destination.is_some() || shared.source.is_none() || shared.stale > 0 {
-        return Err(Refusal::Because(c_str!(
-            "Snapshot cow pairing for exception table handover failed"
-        )));
+        return Err(Refusal::Because(
+            c"Snapshot cow pairing for exception table handover failed",
+        ));
     }
     let lease = shared.snapshot.lease().ok_or(ENODEV)?;
     if party.merges {
         if merging {
-            return Err(Refusal::Because(c_str!("A snapshot is already merging.")));
+            return Err(Refusal::Because(c"A snapshot is already merging."));
         }
         if !lease.store().can_merge() {
-            return Err(Refusal::Because(c_str!(
-                "Snapshot exception store does not support snapshot-merge."
-            )));
+            return Err(Refusal::Because(
+                c"Snapshot exception store does not support snapshot-merge.",
+            ));
         }
     }
     party.waits.store(true, SeqCst);

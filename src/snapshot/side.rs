@@ -3,20 +3,46 @@
 //! One table's view of a snapshot.
 
 use super::{
-    arguments::{Arguments, Features},
+    arguments::{
+        Arguments,
+        Features, //
+    },
     leased::Leased,
     origin::Devices,
-    registry::{self, Joined, OriginUse, Party, Refusal},
-    snapshot::{borrowed, LoadFailure, Snapshot},
+    registry::{
+        self,
+        Joined,
+        OriginUse,
+        Party,
+        Refusal, //
+    },
+    snapshot::{
+        borrowed,
+        LoadFailure,
+        Snapshot, //
+    },
     store::Store,
-    tracking::{Tracked, Tracking},
+    tracking::{
+        Tracked,
+        Tracking, //
+    }, //
 };
 use crate::dm::{
     exception_store::TableLine,
-    target::{StatusKind, TargetTable},
-    Device, EndedBio, OwnedDevice, QueueLimits,
+    target::{
+        StatusKind,
+        TargetTable, //
+    },
+    Device,
+    EndedBio,
+    OwnedDevice,
+    QueueLimits, //
 };
-use kernel::{c_str, ffi::c_int, fmt, prelude::*, str::CStr, sync::Arc};
+use kernel::{
+    fmt,
+    prelude::*,
+    sync::Arc, //
+};
 
 /// What a target of `snapshot` and one of `snapshot-merge` have in common.
 pub(crate) struct Side {
@@ -41,17 +67,17 @@ impl Side {
         let origin = table
             .get_device(arguments.origin, merges)
             .inspect_err(|_| {
-                table.set_error(c_str!("Cannot get origin device"));
+                table.set_error(c"Cannot get origin device");
             })?;
         let writable = !table.is_read_only();
         let cow = match table.get_device(arguments.cow, writable) {
             Ok(cow) => cow,
             Err(e) if e == EEXIST => {
-                table.set_error(c_str!("COW device cannot be the same as origin device"));
+                table.set_error(c"COW device cannot be the same as origin device");
                 return Err(EINVAL);
             }
             Err(e) => {
-                table.set_error(c_str!("Cannot get COW device"));
+                table.set_error(c"Cannot get COW device");
                 return Err(e);
             }
         };
@@ -61,13 +87,11 @@ impl Side {
         };
         let (store, chunk_sectors, supports_overflow) = Self::store(table, &arguments, &devices)
             .map_err(|_| {
-                table.set_error(c_str!("Couldn't create exception store"));
+                table.set_error(c"Couldn't create exception store");
                 EINVAL
             })?;
         if merges && !store.can_merge() {
-            table.set_error(c_str!(
-                "Snapshot exception store does not support snapshot-merge."
-            ));
+            table.set_error(c"Snapshot exception store does not support snapshot-merge.");
             return Err(EINVAL);
         }
         let party = Party::new(table.handle(), devices, merges, supports_overflow)?;
@@ -99,11 +123,11 @@ impl Side {
                 .load(chunk_sectors)
                 .map_err(|failure| match failure {
                     LoadFailure::NoChunkSize => {
-                        table.set_error(c_str!("Chunk size not set"));
+                        table.set_error(c"Chunk size not set");
                         EINVAL
                     }
                     LoadFailure::Error(e) => {
-                        table.set_error(c_str!("Failed to read snapshot metadata"));
+                        table.set_error(c"Failed to read snapshot metadata");
                         e
                     }
                 })?;

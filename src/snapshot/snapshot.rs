@@ -4,36 +4,95 @@
 
 use super::{
     core::{
-        shard_of, span_end,
-        table::{LoadError, Loader},
-        Allocation, CopyId, Epochs, Incoming, Item, Limits, Merge, MergeWrite, NoChunk, Pipeline,
-        Read, SlotId, SnapshotWrite, Spare, Step,
+        shard_of,
+        span_end,
+        table::{
+            LoadError,
+            Loader, //
+        },
+        Allocation,
+        CopyId,
+        Epochs,
+        Incoming,
+        Item,
+        Limits,
+        Merge,
+        MergeWrite,
+        NoChunk,
+        Pipeline,
+        Read,
+        SlotId,
+        SnapshotWrite,
+        Spare,
+        Step, //
     },
-    leased::{Leased, Quiesce},
-    origin::{Devices, Origin},
+    leased::{
+        Leased,
+        Quiesce, //
+    },
+    origin::{
+        Devices,
+        Origin, //
+    },
     state::State,
     store::Store,
-    tracking::{Tracked, Tracking},
+    tracking::{
+        Tracked,
+        Tracking, //
+    },
     types::Kernel,
-    DM_MSG_PREFIX,
+    DM_MSG_PREFIX, //
 };
 use crate::dm::{
-    exception_store::{self, Completion, ExceptionTable, Usage},
-    message::{dm_err, dm_warn},
-    noio::{cond_resched, sleep_ms},
+    exception_store::{
+        self,
+        Completion,
+        ExceptionTable,
+        Usage, //
+    },
+    message::{
+        dm_err,
+        dm_warn, //
+    },
+    noio::{
+        cond_resched,
+        sleep_ms, //
+    },
     target::TargetHandle,
-    unclean, Bio, BioList, IrqSpinLock, MapBio, Workqueue,
+    unclean,
+    Bio,
+    BioList,
+    IrqSpinLock,
+    MapBio,
+    Workqueue, //
 };
-use crate::format::{Exception, Fault};
+use crate::format::{
+    Exception,
+    Fault, //
+};
 use crate::memory::When;
 use crate::store::refuse;
-use ::core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use ::core::sync::atomic::{
+    AtomicBool,
+    AtomicU64,
+    Ordering::SeqCst, //
+};
 use kernel::{
-    c_str, impl_has_work, new_mutex, new_spinlock, new_work,
+    impl_has_work,
+    new_mutex,
+    new_spinlock,
+    new_work,
     prelude::*,
     static_lock_class,
-    sync::{Arc, Mutex, SpinLock},
-    workqueue::{Work, WorkItem},
+    sync::{
+        Arc,
+        Mutex,
+        SpinLock, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
+    }, //
 };
 
 /// A snapshot of an origin, from the load of its first table to the end of its last. A reload of its
@@ -103,11 +162,11 @@ impl Snapshot {
                 merge_events: AtomicU64::new(0),
                 written <- IrqSpinLock::new(
                     BioList::new(),
-                    c_str!("Snapshot::written"),
+                    c"Snapshot::written",
                     static_lock_class!(),
                 ),
                 work <- new_work!("Snapshot::work"),
-                queue: Workqueue::new(c_str!("ksnapcommit"))?,
+                queue: Workqueue::new(c"ksnapcommit")?,
             }? Error),
             GFP_KERNEL,
         )

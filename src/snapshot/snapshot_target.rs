@@ -2,15 +2,42 @@
 
 //! The target `snapshot`.
 
-use super::core::{shard_of, span_end, Incoming, Read};
-use super::{side::Side, tracking::Tracking, Leased, Snapshot};
-use crate::dm::{
-    kcopyd::{self, CopyOf, Region},
-    noio::until_memory,
-    target::{StatusKind, Target, TargetTable},
-    Bio, Device, EndedBio, MapBio, Mapped, Op, QueueLimits,
+use super::core::{
+    shard_of,
+    span_end,
+    Incoming,
+    Read, //
 };
-use kernel::{c_str, ffi::c_int, fmt, prelude::*, str::CStr};
+use super::{
+    side::Side,
+    tracking::Tracking,
+    Leased,
+    Snapshot, //
+};
+use crate::dm::{
+    kcopyd::{
+        self,
+        CopyOf,
+        Region, //
+    },
+    noio::until_memory,
+    target::{
+        StatusKind,
+        Target,
+        TargetTable, //
+    },
+    Bio,
+    Device,
+    EndedBio,
+    MapBio,
+    Mapped,
+    Op,
+    QueueLimits, //
+};
+use kernel::{
+    fmt,
+    prelude::*, //
+};
 
 /// A device that has what its origin had when it was made, and that can be written to.
 pub(crate) struct SnapshotTarget(Side);
@@ -88,7 +115,7 @@ impl kcopyd::CopyJob for Zeroing {
 
 #[vtable]
 impl Target for SnapshotTarget {
-    const NAME: &'static CStr = c_str!("snapshot");
+    const NAME: &'static CStr = c"snapshot";
     const VERSION: [u32; 3] = [1, 16, 100];
 
     type BioData = Tracking;

@@ -2,7 +2,12 @@
 
 //! What may be known of a snapshot without a lock.
 
-use ::core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use ::core::sync::atomic::{
+    AtomicBool,
+    AtomicU32,
+    AtomicU64,
+    Ordering::SeqCst, //
+};
 
 /// The states of a snapshot that I/O asks for. They change seldom; each for itself.
 pub(super) struct State {

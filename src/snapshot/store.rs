@@ -4,11 +4,23 @@
 
 use super::snapshot::Recorded;
 use crate::dm::exception_store::{
-    Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
+    Devices,
+    ExceptionStore,
+    ExceptionTable,
+    Metadata,
+    NewStore,
+    TableLine,
+    Usage, //
 };
 use crate::format::Exception;
-use crate::store::{Persistent, Transient};
-use kernel::{fmt, prelude::*, str::CStr};
+use crate::store::{
+    Persistent,
+    Transient, //
+};
+use kernel::{
+    fmt,
+    prelude::*, //
+};
 
 /// The store of a snapshot.
 pub(crate) enum Store {

@@ -4,10 +4,22 @@
 
 use super::{
     copy_job::CopyJob,
-    core::{Allocation, Bios, Incoming, NoChunk, Types},
-    Leased, Snapshot,
+    core::{
+        Allocation,
+        Bios,
+        Incoming,
+        NoChunk,
+        Types, //
+    },
+    Leased,
+    Snapshot, //
 };
-use crate::dm::{kcopyd::CopyOf, Bio, BioList, MapBio};
+use crate::dm::{
+    kcopyd::CopyOf,
+    Bio,
+    BioList,
+    MapBio, //
+};
 use kernel::prelude::*;
 
 /// The kernel's.

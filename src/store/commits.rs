@@ -3,11 +3,18 @@
 //! The records, and the completions that wait for them to be written.
 
 use super::{
-    cow::{Committer, Cow},
+    cow::{
+        Committer,
+        Cow, //
+    },
     metadata::Rounds,
-    report, DM_MSG_PREFIX,
+    report,
+    DM_MSG_PREFIX, //
 };
-use crate::dm::{exception_store::Completion, message::dm_err};
+use crate::dm::{
+    exception_store::Completion,
+    message::dm_err, //
+};
 use crate::format::Exception;
 use kernel::prelude::*;
 

@@ -4,13 +4,25 @@
 
 use super::{
     header::HeaderWriter,
-    metadata::{self, Disk},
+    metadata::{
+        self,
+        Disk, //
+    }, //
 };
 use crate::dm::{
-    io::{IoBuffer, IoClient, ReadAhead, Wiper},
-    Device,
+    io::{
+        IoBuffer,
+        IoClient,
+        ReadAhead,
+        Wiper, //
+    },
+    Device, //
 };
-use crate::format::{self, Extent, NoMemory};
+use crate::format::{
+    self,
+    Extent,
+    NoMemory, //
+};
 use core::ops::Range;
 use kernel::prelude::*;
 

@@ -5,16 +5,33 @@
 use super::info;
 use super::metadata::DeviceInfo;
 use crate::dm::{
-    io::{IoBuffer, IoClient},
-    Device, HeldDevice, Workqueue,
+    io::{
+        IoBuffer,
+        IoClient, //
+    },
+    Device,
+    HeldDevice,
+    Workqueue, //
 };
-use crate::format::{self, Geometry, SECTOR_BYTES};
+use crate::format::{
+    self,
+    Geometry,
+    SECTOR_BYTES, //
+};
 use core::ops::Range;
 use kernel::{
-    c_str, impl_has_work, new_mutex, new_work,
+    impl_has_work,
+    new_mutex,
+    new_work,
     prelude::*,
-    sync::{Arc, Mutex},
-    workqueue::{Work, WorkItem},
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    workqueue::{
+        Work,
+        WorkItem, //
+    }, //
 };
 
 /// The smallest block that a disk may come to have while a snapshot is active.
@@ -70,7 +87,7 @@ impl HeaderWriter {
     /// Makes a writer that uses `io`. May sleep.
     pub(super) fn new(io: Arc<IoClient>) -> Result<Self> {
         Ok(Self {
-            queue: Workqueue::new(c_str!("ksnaphd"))?,
+            queue: Workqueue::new(c"ksnaphd")?,
             task: Arc::pin_init(
                 pin_init!(Task {
                     io,

@@ -18,8 +18,15 @@ pub(crate) use persistent::Persistent;
 #[cfg(not(under_c_core))]
 pub(crate) use transient::Transient;
 
-use crate::dm::{message::dm_err, unclean, Device};
-use crate::format::{Fault, FaultClass};
+use crate::dm::{
+    message::dm_err,
+    unclean,
+    Device, //
+};
+use crate::format::{
+    Fault,
+    FaultClass, //
+};
 use core::ffi::CStr;
 use kernel::prelude::*;
 use metadata::DeviceInfo;

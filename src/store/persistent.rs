@@ -4,31 +4,62 @@
 
 use super::{
     commits::Commits,
-    cow::{Committer, Cow},
+    cow::{
+        Committer,
+        Cow, //
+    },
     header::HeaderWriter,
     info,
-    metadata::{self, Allocator, Disk, Loaded, Ordered},
+    metadata::{
+        self,
+        Allocator,
+        Disk,
+        Loaded,
+        Ordered, //
+    },
     platform::Kernel,
     report,
     table_receiver::TableReceiver,
-    DM_MSG_PREFIX,
+    DM_MSG_PREFIX, //
 };
 #[cfg(under_c_core)]
 use crate::dm::exception_store::Run;
 use crate::dm::{
     exception_store::{
-        Completion, Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
+        Completion,
+        Devices,
+        ExceptionStore,
+        ExceptionTable,
+        Metadata,
+        NewStore,
+        TableLine,
+        Usage, //
     },
-    io::{IoClient, Wiper},
-    message::{dm_err, dm_warn},
-    Device,
+    io::{
+        IoClient,
+        Wiper, //
+    },
+    message::{
+        dm_err,
+        dm_warn, //
+    },
+    Device, //
 };
-use crate::format::{self, Exception};
+use crate::format::{
+    self,
+    Exception, //
+};
 use kernel::{
-    fmt, new_mutex, new_spinlock,
+    fmt,
+    new_mutex,
+    new_spinlock,
     prelude::*,
-    str::CStr,
-    sync::{Arc, Mutex, SpinLock},
+
+    sync::{
+        Arc,
+        Mutex,
+        SpinLock, //
+    }, //
 };
 
 /// The exception store `persistent`: exceptions are recorded on the COW device, and the snapshot

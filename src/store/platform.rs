@@ -3,7 +3,11 @@
 //! The kernel, as far as the checks of metadata need it.
 
 use crate::dm::fatal_signal_pending;
-use crate::format::{List, NoMemory, Platform};
+use crate::format::{
+    List,
+    NoMemory,
+    Platform, //
+};
 use kernel::prelude::*;
 
 /// The kernel, in a thread that may sleep.

@@ -2,7 +2,10 @@
 
 //! The caller's table as the reader of metadata sees it.
 
-use super::metadata::{self, Receiver};
+use super::metadata::{
+    self,
+    Receiver, //
+};
 use crate::dm::exception_store::ExceptionTable;
 use crate::format::Exception;
 use kernel::prelude::*;

@@ -3,10 +3,22 @@
 //! The store without metadata.
 
 use crate::dm::exception_store::{
-    Completion, Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
+    Completion,
+    Devices,
+    ExceptionStore,
+    ExceptionTable,
+    Metadata,
+    NewStore,
+    TableLine,
+    Usage, //
 };
 use crate::format::Exception;
-use kernel::{fmt, new_spinlock, prelude::*, str::CStr, sync::SpinLock};
+use kernel::{
+    fmt,
+    new_spinlock,
+    prelude::*,
+    sync::SpinLock, //
+};
 
 /// The exception store `transient`: what was copied where is known in memory only, and the snapshot
 /// is gone with its table.

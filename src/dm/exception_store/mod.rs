@@ -35,10 +35,19 @@ mod completion;
 mod operations;
 
 #[cfg(under_c_core)]
-pub(crate) use c_core::{CommitCallback, Registration};
+pub(crate) use c_core::{
+    CommitCallback,
+    Registration, //
+};
 pub(crate) use completion::Completion;
 #[cfg(under_c_core)]
 pub(crate) use operations::Run;
 pub(crate) use operations::{
-    Devices, ExceptionStore, ExceptionTable, Metadata, NewStore, TableLine, Usage,
+    Devices,
+    ExceptionStore,
+    ExceptionTable,
+    Metadata,
+    NewStore,
+    TableLine,
+    Usage, //
 };

@@ -5,7 +5,11 @@
 use super::Completion;
 use crate::dm::Device;
 use crate::format::Exception;
-use kernel::{error::VTABLE_DEFAULT_ERROR, fmt, prelude::*, str::CStr};
+use kernel::{
+    error::VTABLE_DEFAULT_ERROR,
+    fmt,
+    prelude::*, //
+};
 
 /// The two devices of a snapshot, for the duration of a call.
 #[derive(Clone, Copy)]

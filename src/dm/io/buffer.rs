@@ -2,8 +2,16 @@
 
 //! Memory for dm-io.
 
-use core::ops::{Deref, DerefMut, Range};
-use kernel::{alloc::AllocError, ffi::c_void, prelude::*};
+use core::ops::{
+    Deref,
+    DerefMut,
+    Range, //
+};
+use kernel::{
+    alloc::AllocError,
+    ffi::c_void,
+    prelude::*, //
+};
 
 /// Zeroed memory that dm-io can read from and write to.
 ///

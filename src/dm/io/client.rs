@@ -3,16 +3,25 @@
 //! The client that I/O is made through.
 
 use super::IoBuffer;
-use crate::dm::{ffi, BlockDevice};
+use crate::dm::{
+    ffi,
+    BlockDevice, //
+};
 use crate::format::Extent;
 use core::ops::Range;
-use core::ptr::{self, NonNull};
+use core::ptr::{
+    self,
+    NonNull, //
+};
 use kernel::{
     bindings,
-    error::{from_err_ptr, to_result},
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     page::Page,
     prelude::*,
-    types::Opaque,
+    types::Opaque, //
 };
 
 /// Sectors are 512 bytes, whatever the device's blocks are.

@@ -7,7 +7,7 @@
 //! dm-io can address. [`ReadAhead`] keeps many reads in flight and hands their data out in order.
 //! A [`Wiper`] zeroes, in the background if it is told early.
 //!
-//! C header: `include/linux/dm-io.h`.
+//! C header: [`include/linux/dm-io.h`](srctree/include/linux/dm-io.h).
 
 mod buffer;
 mod client;

@@ -2,7 +2,11 @@
 
 //! Reading many places of a device in order, with a deep queue.
 
-use super::{request::Request, IoBuffer, IoClient};
+use super::{
+    request::Request,
+    IoBuffer,
+    IoClient, //
+};
 use crate::dm::BlockDevice;
 use kernel::prelude::*;
 

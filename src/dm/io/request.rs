@@ -6,9 +6,9 @@ use crate::dm::ffi;
 use core::ptr;
 use kernel::{
     bindings,
-    ffi::{c_ulong, c_void},
+
     prelude::*,
-    types::Opaque,
+    types::Opaque, //
 };
 
 /// Says when one request that dm-io works on in the background is over, and what came of it.

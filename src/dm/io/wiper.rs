@@ -2,13 +2,22 @@
 
 //! Zeroing, perhaps before it is asked for.
 
-use super::{request::Request, IoClient};
-use crate::dm::{Device, HeldDevice};
+use super::{
+    request::Request,
+    IoClient, //
+};
+use crate::dm::{
+    Device,
+    HeldDevice, //
+};
 use crate::format::Extent;
 use kernel::{
     new_mutex,
     prelude::*,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
 };
 
 /// Zeroes extents of a device, one of them in the background.

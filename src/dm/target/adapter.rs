@@ -9,26 +9,45 @@
 //! - `map` gets a clone that is the target's to submit or end, and `end_io` one that was mapped and
 //!   has ended.
 
-use super::{result_buffer::ResultBuffer, StatusKind, Target, TargetHandle, TargetTable};
+use super::{
+    result_buffer::ResultBuffer,
+    StatusKind,
+    Target,
+    TargetHandle,
+    TargetTable, //
+};
 use crate::dm::{
-    bio::{Bio, EndedBio, MapBio, Mapped},
+    bio::{
+        Bio,
+        EndedBio,
+        MapBio,
+        Mapped, //
+    },
     ffi::dm_dev,
     owned_device::OpenDevices,
     per_bio,
-    shim::{self, dm_shim_ops, dm_target},
-    Device, QueueLimits,
+    shim::{
+        self,
+        dm_shim_ops,
+        dm_target, //
+    },
+    Device,
+    QueueLimits, //
 };
 use core::cell::Cell;
 use core::fmt::Write;
 use core::marker::PhantomData;
-use core::ptr::{self, NonNull};
+use core::ptr::{
+    self,
+    NonNull, //
+};
 use kernel::{
     bindings,
     error::from_result,
-    ffi::{c_char, c_int, c_uint, c_void},
+
     prelude::*,
-    str::CStr,
-    sync::Arc,
+
+    sync::Arc, //
 };
 
 /// The functions that `shim.c` calls for `T`.

@@ -4,10 +4,24 @@
 // uses it, so that nothing of it is left in a module.
 
 use crate::dm::irq_lock::IrqSpinLock;
-use crate::dm::target::{StatusKind, Target, TargetTable};
-use crate::dm::{BioList, Device, EndedBio, MapBio, Mapped, OwnedDevice};
+use crate::dm::target::{
+    StatusKind,
+    Target,
+    TargetTable, //
+};
+use crate::dm::{
+    BioList,
+    Device,
+    EndedBio,
+    MapBio,
+    Mapped,
+    OwnedDevice, //
+};
 use core::fmt;
-use kernel::{c_str, ffi::c_int, prelude::*, static_lock_class, str::CStr};
+use kernel::{
+    prelude::*,
+    static_lock_class, //
+};
 
 /// A device whose reads do not come back until a message asks for them.
 #[pin_data]
@@ -24,25 +38,25 @@ struct Seen(u32);
 
 #[vtable]
 impl Target for Held {
-    const NAME: &'static CStr = c_str!("held");
+    const NAME: &'static CStr = c"held";
     const VERSION: [u32; 3] = [1, 0, 0];
     type BioData = Seen;
 
     fn new(table: &mut TargetTable<'_>, args: &[&CStr]) -> Result<Pin<KBox<Self>>> {
         let [path] = args else {
-            table.set_error(c_str!("one device, please"));
+            table.set_error(c"one device, please");
             return Err(EINVAL);
         };
         let write = !table.is_read_only();
         let device = table.get_device(path, write).inspect_err(|_| {
-            table.set_error(c_str!("cannot open the device"));
+            table.set_error(c"cannot open the device");
         })?;
         table.set_num_flush_bios(1);
         KBox::pin_init(
             pin_init!(Self {
                 device,
                 begin: table.begin(),
-                reads <- IrqSpinLock::new(BioList::new(), c_str!("Held::reads"), static_lock_class!()),
+                reads <- IrqSpinLock::new(BioList::new(), c"Held::reads", static_lock_class!()),
             }),
             GFP_KERNEL,
         )
@@ -73,7 +87,7 @@ impl Target for Held {
     }
 
     fn message(&self, args: &[&CStr], _: &mut dyn fmt::Write) -> Result {
-        if args != [c_str!("release")] {
+        if args != [c"release"] {
             return Err(EINVAL);
         }
         // Not under the lock: it would be taken again.

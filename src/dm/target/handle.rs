@@ -2,12 +2,18 @@
 
 //! What others may know of a target.
 
-use crate::dm::shim::{self, dm_target};
+use crate::dm::shim::{
+    self,
+    dm_target, //
+};
 use core::ptr::NonNull;
 use kernel::{
     new_mutex,
     prelude::*,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
 };
 
 /// A target as seen by what outlives it: of no effect when the target is gone.

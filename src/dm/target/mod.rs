@@ -25,7 +25,7 @@
 //!
 //! `example.rs` is a whole target.
 //!
-//! C header: `include/linux/device-mapper.h`.
+//! C header: [`include/linux/device-mapper.h`](srctree/include/linux/device-mapper.h).
 
 mod adapter;
 #[allow(dead_code)]
@@ -37,6 +37,9 @@ mod result_buffer;
 mod table;
 
 pub(crate) use handle::TargetHandle;
-pub(crate) use operations::{StatusKind, Target};
+pub(crate) use operations::{
+    StatusKind,
+    Target, //
+};
 pub(crate) use registration::Registration;
 pub(crate) use table::TargetTable;

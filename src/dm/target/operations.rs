@@ -3,9 +3,18 @@
 //! What a target can do.
 
 use super::TargetTable;
-use crate::dm::{Device, EndedBio, MapBio, Mapped, QueueLimits};
+use crate::dm::{
+    Device,
+    EndedBio,
+    MapBio,
+    Mapped,
+    QueueLimits, //
+};
 use core::fmt;
-use kernel::{error::VTABLE_DEFAULT_ERROR, ffi::c_int, prelude::*, str::CStr};
+use kernel::{
+    error::VTABLE_DEFAULT_ERROR,
+    prelude::*, //
+};
 
 /// What userspace wants to know of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

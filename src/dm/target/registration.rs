@@ -2,15 +2,24 @@
 
 //! Making a target known to device-mapper.
 
-use super::{adapter::Adapter, Target};
+use super::{
+    adapter::Adapter,
+    Target, //
+};
 use crate::dm::{
     message::dm_err,
-    shim::{self, dm_shim_type},
+    shim::{
+        self,
+        dm_shim_type, //
+    }, //
 };
 use crate::DM_MSG_PREFIX;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use kernel::{error::to_result, prelude::*};
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
 
 /// A name under which device-mapper finds the target `T`, until it is dropped.
 ///

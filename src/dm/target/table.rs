@@ -4,11 +4,20 @@
 
 use super::TargetHandle;
 use crate::dm::{
-    owned_device::{OpenDevices, OwnedDevice},
-    shim::{self, dm_target},
+    owned_device::{
+        OpenDevices,
+        OwnedDevice, //
+    },
+    shim::{
+        self,
+        dm_target, //
+    }, //
 };
 use core::ptr::NonNull;
-use kernel::{prelude::*, str::CStr, sync::Arc};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 /// A target's entry of a table that is being made, or with which the device is being resumed.
 ///

@@ -2,9 +2,16 @@
 
 //! Copies under way.
 
-use super::{SlotId, Types};
+use super::{
+    SlotId,
+    Types, //
+};
 use crate::format::NoMemory;
-use crate::memory::{Box, Vec, When};
+use crate::memory::{
+    Box,
+    Vec,
+    When, //
+};
 
 /// Snapshots that one copy may be for: what kcopyd writes to at once.
 pub const MAX_MEMBERS: usize = 8;

@@ -2,7 +2,11 @@
 
 //! Counting requests under way, so that one can wait for those that began earlier.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use core::sync::atomic::{
+    AtomicU32,
+    AtomicU64,
+    Ordering::SeqCst, //
+};
 
 /// Epochs that can be under way at once.
 const RING: u64 = 8;

@@ -16,7 +16,12 @@
 //! for on stable storage, and what can be overwritten on the origin was not written by anybody since.
 //! Batches are sealed one after the other, so that only the end of the list is ever cleared.
 
-use super::{table::Table, Bios, Epochs, Types};
+use super::{
+    table::Table,
+    Bios,
+    Epochs,
+    Types, //
+};
 use crate::memory::Vec;
 use core::mem::take;
 

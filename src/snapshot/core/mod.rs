@@ -44,11 +44,35 @@ mod shard;
 mod slot;
 pub mod table;
 
-pub use copy::{CopyId, Exceptions, Finished, Item, Released, Spare, Start, MAX_MEMBERS};
+pub use copy::{
+    CopyId,
+    Exceptions,
+    Finished,
+    Item,
+    Released,
+    Spare,
+    Start,
+    MAX_MEMBERS, //
+};
 pub use epochs::Epochs;
-pub use merge::{Limits, Merge, MergeCopy, MergeCopyId, Outcome, Run, Step};
+pub use merge::{
+    Limits,
+    Merge,
+    MergeCopy,
+    MergeCopyId,
+    Outcome,
+    Run,
+    Step, //
+};
 pub use pipeline::Pipeline;
-pub use shard::{Cover, MergeWrite, OriginWrite, Read, Shard, SnapshotWrite};
+pub use shard::{
+    Cover,
+    MergeWrite,
+    OriginWrite,
+    Read,
+    Shard,
+    SnapshotWrite, //
+};
 
 /// A snapshot's place in the shards of its origin: the same number in all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,10 @@
 //! Bringing exceptions into the order in which their chunks were handed out.
 
 use crate::format::NoMemory;
-use crate::memory::{Vec, When};
+use crate::memory::{
+    Vec,
+    When, //
+};
 
 /// Hands out tickets, and hands on what was completed with them in the order of the tickets.
 ///

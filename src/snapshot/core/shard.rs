@@ -3,14 +3,46 @@
 //! A part of an origin, with the exceptions of all its snapshots.
 
 use super::{
-    copy::{Copy, CopyId, Exceptions, Finished, Item, Member, Released, Spare, Start, MAX_MEMBERS},
-    merge::{Merge, Run, Verdict},
-    slot::{Chunk, Pending, Slot},
-    table::{Found, Table},
-    Bios, Epochs, Incoming, NoChunk, SlotId, Snapshot, Types,
+    copy::{
+        Copy,
+        CopyId,
+        Exceptions,
+        Finished,
+        Item,
+        Member,
+        Released,
+        Spare,
+        Start,
+        MAX_MEMBERS, //
+    },
+    merge::{
+        Merge,
+        Run,
+        Verdict, //
+    },
+    slot::{
+        Chunk,
+        Pending,
+        Slot, //
+    },
+    table::{
+        Found,
+        Table, //
+    },
+    Bios,
+    Epochs,
+    Incoming,
+    NoChunk,
+    SlotId,
+    Snapshot,
+    Types, //
 };
 use crate::format::NoMemory;
-use crate::memory::{Box, Vec, When};
+use crate::memory::{
+    Box,
+    Vec,
+    When, //
+};
 
 /// Sectors copied at once, at most, unless a chunk is larger: 1 MiB.
 const MAX_COPY_SECTORS: u64 = 2048;

@@ -4,8 +4,13 @@
 
 use super::{
     copy::CopyId,
-    table::{Found, Table},
-    SlotId, Snapshot, Types,
+    table::{
+        Found,
+        Table, //
+    },
+    SlotId,
+    Snapshot,
+    Types, //
 };
 use crate::memory::Vec;
 

@@ -2,7 +2,11 @@
 
 //! When to write records, and what became of the commits.
 
-use super::{disk::Error, Disk, RecordList};
+use super::{
+    disk::Error,
+    Disk,
+    RecordList, //
+};
 use crate::format::Exception;
 use core::ops::DerefMut;
 

@@ -2,8 +2,16 @@
 
 //! The COW device, as far as metadata needs it.
 
-use crate::format::{Extent, Fault, Header, NoMemory};
-use core::ops::{DerefMut, Range};
+use crate::format::{
+    Extent,
+    Fault,
+    Header,
+    NoMemory, //
+};
+use core::ops::{
+    DerefMut,
+    Range, //
+};
 
 /// A COW device.
 ///

@@ -2,10 +2,23 @@
 
 //! Reading the metadata when a snapshot is activated.
 
-use super::{disk::Error, Disk, Receiver, RecordList};
+use super::{
+    disk::Error,
+    Disk,
+    Receiver,
+    RecordList, //
+};
 use crate::format::{
-    ChunkSize, CowState, DeviceSize, Fault, Geometry, Header, Platform, Walk, WalkError,
-    SECTOR_BYTES,
+    ChunkSize,
+    CowState,
+    DeviceSize,
+    Fault,
+    Geometry,
+    Header,
+    Platform,
+    Walk,
+    WalkError,
+    SECTOR_BYTES, //
 };
 
 /// What of a device decides what may lie on it.

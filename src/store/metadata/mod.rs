@@ -24,8 +24,15 @@ mod rounds;
 
 pub use allocator::Allocator;
 pub use committer::Committer;
-pub use disk::{Disk, Error};
-pub use load::{load, DeviceInfo, Loaded};
+pub use disk::{
+    Disk,
+    Error, //
+};
+pub use load::{
+    load,
+    DeviceInfo,
+    Loaded, //
+};
 pub use ordered::Ordered;
 pub use receiver::Receiver;
 pub use record_list::RecordList;

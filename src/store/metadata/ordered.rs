@@ -2,8 +2,18 @@
 
 //! Exceptions on their way to dm-snapshot's table, brought into an order that suits it.
 
-use super::{disk::Error, Receiver};
-use crate::format::{Exception, Fault, List, NoMemory, Pairs, Platform};
+use super::{
+    disk::Error,
+    Receiver, //
+};
+use crate::format::{
+    Exception,
+    Fault,
+    List,
+    NoMemory,
+    Pairs,
+    Platform, //
+};
 use core::mem::take;
 
 /// dm-snapshot keeps so many neighbouring old chunks in the same bucket, as a binary logarithm

@@ -2,9 +2,23 @@
 
 //! The list of records in the areas.
 
-use super::{disk::Error, Disk};
-use crate::format::{check_alone, Exception, Extent, Fault, Geometry, NoMemory, SECTOR_BYTES};
-use core::ops::{DerefMut, Range};
+use super::{
+    disk::Error,
+    Disk, //
+};
+use crate::format::{
+    check_alone,
+    Exception,
+    Extent,
+    Fault,
+    Geometry,
+    NoMemory,
+    SECTOR_BYTES, //
+};
+use core::ops::{
+    DerefMut,
+    Range, //
+};
 
 /// A run of records, the last of the list, whose old chunks and new chunks are consecutive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

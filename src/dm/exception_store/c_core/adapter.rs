@@ -3,24 +3,41 @@
 //! Presents an [`ExceptionStore`] to dm-snapshot's C core.
 
 use super::{
-    ffi::{self, dm_exception, dm_exception_store, dm_exception_store_type},
-    CommitCallback,
+    ffi::{
+        self,
+        dm_exception,
+        dm_exception_store,
+        dm_exception_store_type, //
+    },
+    CommitCallback, //
 };
 use crate::dm::{
-    exception_store::{Devices, ExceptionStore, ExceptionTable, NewStore, TableLine},
+    exception_store::{
+        Devices,
+        ExceptionStore,
+        ExceptionTable,
+        NewStore,
+        TableLine, //
+    },
     ffi::Sector,
-    Device,
+    Device, //
 };
 use crate::format::Exception;
 use core::marker::PhantomData;
-use core::ptr::{self, addr_of_mut};
+use core::ptr;
 use kernel::{
-    error::{from_result, to_result},
-    ffi::{c_char, c_int, c_uint, c_void},
-    fmt::{self, Write},
+    error::{
+        from_result,
+        to_result, //
+    },
+
+    fmt::{
+        self,
+        Write, //
+    },
     prelude::*,
-    str::CStr,
-    types::ForeignOwnable,
+
+    types::ForeignOwnable, //
 };
 
 /// How a store hangs in `struct dm_exception_store`'s `context`.
@@ -173,9 +190,9 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
             // `__origin_write()`; what they make of them they drop when they see that the snapshot
             // is not active yet. Hence the volatile writes, which cannot tear.
             unsafe {
-                addr_of_mut!((*store).chunk_size).write_volatile(found.chunk_sectors);
-                addr_of_mut!((*store).chunk_mask).write_volatile(found.chunk_sectors - 1);
-                addr_of_mut!((*store).chunk_shift)
+                (&raw mut (*store).chunk_size).write_volatile(found.chunk_sectors);
+                (&raw mut (*store).chunk_mask).write_volatile(found.chunk_sectors - 1);
+                (&raw mut (*store).chunk_shift)
                     .write_volatile(found.chunk_sectors.trailing_zeros());
             }
             Ok(i16::from(!found.valid))

@@ -5,7 +5,10 @@
 use super::ffi::CommitCallbackFn;
 use crate::dm::exception_store::Completion;
 use core::mem::ManuallyDrop;
-use kernel::ffi::{c_int, c_void};
+use kernel::ffi::{
+    c_int,
+    c_void, //
+};
 
 /// Tells dm-snapshot, exactly once, whether an exception was recorded.
 ///

@@ -12,11 +12,20 @@
 //! function pointer as such, without an `Option` around it, and an enumeration by a `repr(C)` type
 //! of its name. `scripts/check-kcfi` compares the ids.
 //!
-//! C header: `drivers/md/dm-exception-store.h`.
+//! C header: [`drivers/md/dm-exception-store.h`](srctree/drivers/md/dm-exception-store.h).
 
-use crate::dm::ffi::{dm_dev, Sector};
+use crate::dm::ffi::{
+    dm_dev,
+    Sector, //
+};
 use kernel::bindings;
-use kernel::ffi::{c_char, c_int, c_long, c_uint, c_void};
+use kernel::ffi::{
+    c_char,
+    c_int,
+    c_long,
+    c_uint,
+    c_void, //
+};
 
 /// `chunk_t`.
 pub(super) type ChunkNr = u64;
@@ -140,7 +149,10 @@ extern "C" {
 /// Holds the declarations above to the figures that `abi.c` checked on the C side.
 mod abi {
     use super::*;
-    use core::mem::{offset_of, size_of};
+    use core::mem::{
+        offset_of,
+        size_of, //
+    };
 
     const _: () = {
         assert!(size_of::<status_type_t>() == size_of::<c_uint>());

@@ -13,7 +13,7 @@
 //! All this imports symbols of the C core's module, so that it is compiled only for a module that
 //! works under it: `Kbuild` says `--cfg under_c_core` for those.
 //!
-//! C header: `drivers/md/dm-exception-store.h`.
+//! C header: [`drivers/md/dm-exception-store.h`](srctree/drivers/md/dm-exception-store.h).
 
 mod adapter;
 mod commit_callback;

@@ -2,14 +2,26 @@
 
 //! Making a store known to dm-snapshot.
 
-use super::{adapter::Adapter, ffi, registry::ForeignType, CommitCallback};
+use super::{
+    adapter::Adapter,
+    ffi,
+    registry::ForeignType,
+    CommitCallback, //
+};
 use crate::dm::{
     exception_store::ExceptionStore,
-    message::{dm_err, dm_info},
+    message::{
+        dm_err,
+        dm_info, //
+    }, //
 };
 use crate::DM_MSG_PREFIX;
 use core::marker::PhantomData;
-use kernel::{error::to_result, prelude::*, str::CStr, types::Opaque};
+use kernel::{
+    error::to_result,
+    prelude::*,
+    types::Opaque, //
+};
 
 /// A name under which dm-snapshot finds the store `T`, until it is dropped.
 ///

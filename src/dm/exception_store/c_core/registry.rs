@@ -5,18 +5,33 @@
 //! dm-snapshot keeps the types in a list under a lock, both private. A type of our own hangs in
 //! that list while it is registered, and from it all others can be reached.
 
-use super::ffi::{self, dm_exception_store_type};
-use crate::dm::{message::dm_err, unclean};
+use super::ffi::{
+    self,
+    dm_exception_store_type, //
+};
+use crate::dm::{
+    message::dm_err,
+    unclean, //
+};
 use crate::DM_MSG_PREFIX;
-use core::mem::{offset_of, MaybeUninit};
+use core::mem::{
+    offset_of,
+    MaybeUninit, //
+};
 use core::ptr;
-use kernel::{bindings, error::to_result, ffi::c_char, prelude::*, str::CStr, types::Opaque};
+use kernel::{
+    bindings,
+    error::to_result,
+    ffi::c_char,
+    prelude::*,
+    types::Opaque, //
+};
 
 /// The names that dm-snapshot and this module register.
 const KNOWN_NAMES: [&[u8]; 4] = [b"persistent", b"P", b"transient", b"N"];
 
 /// The name of a type that is registered only while the list is looked through.
-const PROBE_NAME: &CStr = kernel::c_str!("dm-snap-persistent-probe");
+const PROBE_NAME: &CStr = c"dm-snap-persistent-probe";
 
 /// Room for the longest known name and its NUL.
 const NAME_ROOM: usize = 16;

@@ -2,9 +2,17 @@
 
 //! Tables from the list of a COW.
 
-use super::{scratch::Scratch, Table, MAX_NEW, SHARDS};
+use super::{
+    scratch::Scratch,
+    Table,
+    MAX_NEW,
+    SHARDS, //
+};
 use crate::format::NoMemory;
-use crate::memory::{Vec, When};
+use crate::memory::{
+    Vec,
+    When, //
+};
 use core::mem::replace;
 
 /// Why a list cannot be loaded.

@@ -27,14 +27,22 @@ mod scratch;
 mod size;
 mod spares;
 
-pub use loader::{shard, LoadError, Loader, Tables};
+pub use loader::{
+    shard,
+    LoadError,
+    Loader,
+    Tables, //
+};
 pub use run::MAX_NEW;
 
 use crate::format::NoMemory;
 use crate::memory::When;
 use region::Region;
 use regions::Regions;
-use run::{Run, OFFSET_BITS};
+use run::{
+    Run,
+    OFFSET_BITS, //
+};
 use scratch::Scratch;
 use spares::Spares;
 

@@ -3,15 +3,29 @@
 //! The exceptions of a region.
 
 use super::{
-    block::{Block, RUNS},
+    block::{
+        Block,
+        RUNS, //
+    },
     run::Run,
-    scratch::{Scratch, Twice},
-    size::{kmalloc, of_array},
+    scratch::{
+        Scratch,
+        Twice, //
+    },
+    size::{
+        kmalloc,
+        of_array, //
+    },
     spares::Spares,
-    Found, InsertError,
+    Found,
+    InsertError, //
 };
 use crate::format::NoMemory;
-use crate::memory::{Box, Vec, When};
+use crate::memory::{
+    Box,
+    Vec,
+    When, //
+};
 
 /// Where a run is: which block of the region, and where in it.
 #[derive(Clone, Copy)]

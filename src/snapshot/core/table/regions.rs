@@ -4,10 +4,17 @@
 
 use super::{
     region::Region,
-    size::{kmalloc, of_array},
+    size::{
+        kmalloc,
+        of_array, //
+    }, //
 };
 use crate::format::NoMemory;
-use crate::memory::{Box, Vec, When};
+use crate::memory::{
+    Box,
+    Vec,
+    When, //
+};
 use core::mem::replace;
 
 /// The most entries of a node: a kibibyte of regions.

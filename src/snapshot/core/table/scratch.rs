@@ -4,7 +4,10 @@
 
 use super::run::Run;
 use crate::format::NoMemory;
-use crate::memory::{Vec, When};
+use crate::memory::{
+    Vec,
+    When, //
+};
 
 /// A chunk of a region that two runs have.
 pub(super) struct Twice {

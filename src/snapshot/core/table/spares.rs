@@ -3,12 +3,22 @@
 //! Blocks that insertions to come can rely on.
 
 use super::{
-    block::{Memory, RUNS},
+    block::{
+        Memory,
+        RUNS, //
+    },
     run::Run,
-    size::{kmalloc, of_array},
+    size::{
+        kmalloc,
+        of_array, //
+    }, //
 };
 use crate::format::NoMemory;
-use crate::memory::{Box, Vec, When};
+use crate::memory::{
+    Box,
+    Vec,
+    When, //
+};
 
 /// How many blocks are kept that nobody has reserved, so that one copy after the other need not
 /// allocate and free one each time.
