@@ -225,7 +225,9 @@ impl Plan {
                     let reason = match doubt {
                         Doubt::NewUsedTwice => Reason::Fault(Fault::NewUsedTwice(place, e.new)),
                         Doubt::New => Reason::NewDoubtful(e.new),
-                        Doubt::Old(first) => Reason::OldUsedTwice(e.old, self.geometry.place(*first)),
+                        Doubt::Old(first) => {
+                            Reason::OldUsedTwice(e.old, self.geometry.place(*first))
+                        }
                     };
                     (Some(e), reason)
                 }

@@ -4,8 +4,8 @@
 
 use snap_tools::dump::{Format, Head};
 use snap_tools::output::Output;
-use snap_tools::stream::Stream;
 use snap_tools::run::Run;
+use snap_tools::stream::Stream;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
