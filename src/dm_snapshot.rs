@@ -18,7 +18,7 @@ mod dm;
 // Public for the tools and the host's tests, which compile these files too.
 pub mod format;
 // Public for the host, whose tests use more of it.
-#[allow(unreachable_pub, dead_code)]
+#[expect(unreachable_pub, dead_code)]
 #[path = "snapshot/memory.rs"]
 mod memory;
 mod snapshot;

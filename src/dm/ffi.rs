@@ -85,7 +85,7 @@ pub(super) struct dm_io_request {
 }
 
 // Pointers to structures of the kernel, of which some are empty in this configuration.
-#[allow(improper_ctypes)]
+#[expect(improper_ctypes)]
 extern "C" {
     pub(super) fn dm_io_client_create() -> *mut dm_io_client;
     pub(super) fn dm_io_client_destroy(client: *mut dm_io_client);

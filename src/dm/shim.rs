@@ -103,7 +103,7 @@ pub(super) const STATUSTYPE_IMA: c_uint = 2;
 pub(super) const DM_KCOPYD_MAX_REGIONS: usize = 8;
 
 // Pointers to structures of the kernel, of which some are empty in this configuration.
-#[allow(improper_ctypes)]
+#[expect(improper_ctypes)]
 extern "C" {
     pub(super) fn dm_shim_cow_threshold() -> c_uint;
     pub(super) fn dm_shim_copy_throttle() -> *mut dm_kcopyd_throttle;

@@ -32,7 +32,7 @@
 mod arguments;
 mod copy_job;
 // Public for the host, whose tests use more of it.
-#[allow(unreachable_pub, dead_code, unused_imports, clippy::type_complexity)]
+#[expect(unreachable_pub, dead_code, unused_imports)]
 pub(crate) mod core;
 mod leased;
 mod merge_io;
@@ -49,7 +49,7 @@ mod tracking;
 mod types;
 
 // The file has the name of what is in it.
-#[allow(clippy::module_inception)]
+#[expect(clippy::module_inception)]
 mod snapshot;
 
 pub(crate) use merge_target::MergeTarget;

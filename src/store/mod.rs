@@ -6,7 +6,7 @@ mod commits;
 mod cow;
 mod header;
 // Public for the host's tests, which compile these files too.
-#[allow(unreachable_pub)]
+#[expect(unreachable_pub)]
 mod metadata;
 mod persistent;
 mod platform;

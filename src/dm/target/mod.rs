@@ -28,7 +28,6 @@
 //! C header: [`include/linux/device-mapper.h`](srctree/include/linux/device-mapper.h).
 
 mod adapter;
-#[allow(dead_code)]
 mod example;
 mod handle;
 mod operations;

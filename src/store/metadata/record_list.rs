@@ -263,10 +263,10 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         Ok(())
     }
 
-    // The C core merges by runs, our targets by batches.
-    #[allow(dead_code)]
     /// The run of records that the list ends with, as far as it lies in a window; `None` if the
     /// list is empty. No longer than what a copy of it may have in sectors, an `int`.
+    // The C core merges by runs, our targets by batches: each module uses one of the two.
+    #[allow(dead_code)]
     pub fn last_run<D: Disk<Buffer = B>>(
         &mut self,
         disk: &D,
@@ -297,11 +297,11 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         }))
     }
 
-    // The C core merges by runs, our targets by batches.
-    #[allow(dead_code)]
     /// Shows `visit` records from the end of the list on, the last one first: not the last `skip`, and
     /// at most `max`, but at least one if there is one. It ends early where a window begins if that
     /// spares the next one from being read twice.
+    // As above, the other way round.
+    #[allow(dead_code)]
     pub fn last<D: Disk<Buffer = B>>(
         &mut self,
         disk: &D,

@@ -132,7 +132,7 @@ pub(super) const STATUSTYPE_TABLE: status_type_t = status_type_t(1);
 pub(super) const STATUSTYPE_IMA: status_type_t = status_type_t(2);
 
 // Pointers to structures of the kernel, of which some are empty in this configuration.
-#[allow(improper_ctypes)]
+#[expect(improper_ctypes)]
 extern "C" {
     pub(super) fn dm_snap_origin(snap: *mut dm_snapshot) -> *mut dm_dev;
     pub(super) fn dm_snap_cow(snap: *mut dm_snapshot) -> *mut dm_dev;
