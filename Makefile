@@ -50,10 +50,7 @@ tools: ## the userspace tools (snap_check, ...), into build/tools/release/
 	@scripts/tools
 
 install-tools: tools ## install the tools below PREFIX=/usr/local (DESTDIR=): links, manual pages, completions
-	install -D build/tools/release/snap_tools '$(DESTDIR)$(PREFIX)/sbin/snap_tools'
-	'$(DESTDIR)$(PREFIX)/sbin/snap_tools' install-links
-	'$(DESTDIR)$(PREFIX)/sbin/snap_tools' generate man '$(DESTDIR)$(PREFIX)/share/man/man8'
-	'$(DESTDIR)$(PREFIX)/sbin/snap_tools' generate completions '$(DESTDIR)$(PREFIX)/share/snap_tools/completions'
+	@scripts/install-tools '$(DESTDIR)$(PREFIX)'
 
 fuzz: ## fuzz every parser of outside input, TIME=60 seconds each
 	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/fuzz' tests/fuzz/run $(TIME)
