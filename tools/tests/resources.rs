@@ -5,6 +5,7 @@
 mod common;
 
 use common::{ok, run, tool, Image, Ran};
+use rustix::pipe::{pipe_with, PipeFlags};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -77,7 +78,7 @@ fn a_reader_that_goes_away_stops_no_work() {
     let files = Files::damaged();
     for mut command in files.lines() {
         for both in [false, true] {
-            let (reader, writer) = std::io::pipe().unwrap();
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
             drop(reader);
             if both {
                 command.stderr(writer.try_clone().unwrap());
