@@ -281,7 +281,7 @@ fn the_user_may_stop_while_lists_are_read() {
             ran.stderr.contains("interrupted: while"),
             "{line:?}: {ran:?}"
         );
-        assert!(start.elapsed() < Duration::from_millis(500), "{line:?}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{line:?}");
         assert_eq!(
             std::fs::read_dir(dir.path()).unwrap().count(),
             2,
