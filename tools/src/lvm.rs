@@ -115,13 +115,24 @@ impl Volume {
             Failed::NotStarted(e) => Error::Refused(format!(
                 "{name}: there is no such file, and LVM cannot be asked for a volume: {e}"
             )),
+            Failed::Said(what) if what.is_empty() => {
+                Error::Refused(format!("{name}: there is no such file, nor volume"))
+            }
             Failed::Said(what) => {
                 Error::Refused(format!("{name}: there is no such file, nor volume: {what}"))
             }
         })?;
         let parsed: Option<Answer> = serde_json::from_slice(&answer).ok();
-        let volume = parsed.and_then(|answer| answer.report.into_iter().next()?.lv.pop());
-        volume.ok_or_else(|| Error::Refused(format!("{name}: LVM's answer makes no sense")))
+        let group = parsed.and_then(|answer| answer.report.into_iter().next());
+        let mut group =
+            group.ok_or_else(|| Error::Refused(format!("{name}: cannot read what LVM answers")))?;
+        // LVM hides a volume under this name only for as long as it is merged.
+        group.lv.pop().ok_or_else(|| {
+            Error::Refused(format!(
+                "{name}: it is being merged into its origin: activate that and wait until the \
+                 snapshot is gone"
+            ))
+        })
     }
 
     fn kind(&self) -> Kind {

@@ -22,6 +22,7 @@ name=${!#}
 name=${name#vg/}
 if [ "$1" = lvs ]; then
 	[ -e "$name.lv" ] || { echo "Failed to find logical volume \"vg/$name\"" >&2; exit 5; }
+	[ -s "$name.lv" ] || { echo '{"report":[{"lv":[]}],"log":[]}'; exit; } # hidden
 	read -r attr origin chunk < "$name.lv"
 	[ "$origin" != none ] || origin=
 	printf '{"report":[{"lv":[{"lv_attr":"%s","lv_path":"%s",' "$attr" "$PWD/$name"
@@ -240,6 +241,9 @@ fn what_is_dangerous_is_refused() {
         &mut group.tool(&["check", "vg/none"]),
         "vg/none: there is no such file, nor volume",
     );
+    // LVM hides what is being merged.
+    fs::write(group.path("hidden.lv"), "").unwrap();
+    fails(&mut group.tool(&["check", "vg/hidden"]), "being merged");
     assert_eq!(group.log(), [""; 0]);
     let ran = run(group.tool(&["check", "vg/snap"]).env("PATH", "/nowhere"));
     assert!(ran.stderr.contains("LVM cannot be asked"), "{ran:?}");
