@@ -96,7 +96,10 @@ impl Run {
 
     /// The first old chunk, and the first new chunk with the length above it.
     fn packed(self) -> (u64, u64) {
-        (self.old, self.new | ((self.length - 1) << Self::NUMBER_BITS))
+        (
+            self.old,
+            self.new | ((self.length - 1) << Self::NUMBER_BITS),
+        )
     }
 
     fn unpacked((old, packed): (u64, u64)) -> Self {
