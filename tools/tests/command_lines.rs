@@ -99,7 +99,13 @@ impl World {
             ("origin-loop", "origin"),
             ("disk-loop", "disk"),
         ] {
-            loops.extend(Loop::new(&at(file), &[]).map(|device| (name, device)));
+            match Loop::new(&at(file), &[]) {
+                Some(device) => {
+                    loops.insert(name, device);
+                }
+                // Where no loop device may be made, the name stands for the file all the same.
+                None => symlink(file, at(name)).unwrap(),
+            }
         }
         Self { dir, loops }
     }
