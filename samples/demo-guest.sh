@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# Usage: demo-guest.sh 1|2 MODULE    (in a guest of scripts/demo, which runs part 1, reboots and runs part 2)
+# Usage: demo-guest.sh 1|2    (in a guest of scripts/demo, which runs part 1, reboots and runs part 2)
 #
 # The two parts of `make demo`: with the real commands, each shown before it runs.
 
 set -eu
 
-part=$1 module=$2
+part=$1
 files=/tmp/files
 
 step() { printf '\n== %s\n' "$*"; }
@@ -22,34 +22,18 @@ files_of() {
 	checksum
 	umount "$files"
 }
-uses() { cat "/sys/module/$1/refcnt"; }
-# A snapshot table is used by the target, which is dm-snapshot's, and by the store, which is whose it is.
-owner() {
-	dd if=/dev/zero of=/tmp/a bs=1M count=2 status=none
-	cp /tmp/a /tmp/b
-	a=$(losetup -f --show /tmp/a) b=$(losetup -f --show /tmp/b)
-	before=$(uses dm_snapshot)
-	dmsetup create whose --table "0 4096 snapshot $a $b P 8" || fail "no snapshot can be made"
-	case $(($(uses dm_snapshot) - before)) in
-	1) echo dm_snap_persistent ;;
-	2) echo dm_snapshot ;;
-	esac
-	dmsetup remove whose
-	losetup -d "$a"
-	losetup -d "$b"
-}
+# whose dm-snapshot is loaded: the kernel marks a module that is not from its own tree
+core() { case $(cat /sys/module/dm_snapshot/taint) in *O*) echo rust ;; *) echo c ;; esac; }
 
 mkdir -p "$files"
-modprobe loop
-run modprobe dm-snapshot
+# nothing is loaded yet: LVM has to find it by itself
+modprobe -r dm-snapshot
 
 if [ "$part" = 1 ]; then
-	step "The kernel's own store has the name P. Our module takes it over."
-	echo "P belongs to $(owner)"
-	run insmod "$module"
-	dmesg | sed -n 's/^.*\(persistent snapshot: took\)/\1/p'
-	same "$(owner)" dm_snap_persistent "the owner of P"
-	echo "P belongs to dm_snap_persistent"
+	step "Of the two modules of this name, depmod found ours in updates/ first."
+	run modinfo -F filename dm-snapshot
+	run modinfo -F description dm-snapshot
+	case $(modinfo -F filename dm-snapshot) in */updates/*) ;; *) fail "that is not ours" ;; esac
 
 	step "A volume group on the two disks, and a file system with known content on a logical volume."
 	run vgcreate -q -y demo "$DISK_ONE" "$DISK_TWO"
@@ -62,7 +46,8 @@ if [ "$part" = 1 ]; then
 
 	step "A snapshot of the mounted file system, then new content on the volume."
 	run lvcreate -q -y -s -L 32M -n snap demo/data
-	same "$(uses dm_snap_persistent)" 1 "the snapshots in our store"
+	same "$(core)" rust "the core that LVM had loaded"
+	run dmsetup targets | grep -E '^(#|snapshot)'
 	write "new content, on the volume only"
 	new=$(checksum)
 	run umount "$files"
@@ -75,21 +60,19 @@ if [ "$part" = 1 ]; then
 	run lvs -o lv_name,lv_attr,lv_size,origin,snap_percent demo
 	run dmsetup status demo-snap
 	run dmsetup table demo-snap
-	printf '%s %s\n' "$old" "$new" >/tmp/sums
 	# the next boot has to know
 	run lvchange -q --addtag "old-$old" --addtag "new-$new" demo/data
 
 	step "Deactivated. The module would not have gone before."
-	! rmmod dm_snap_persistent 2>/dev/null || fail "the module went while a snapshot was alive"
+	! rmmod dm_snapshot 2>/dev/null || fail "the module went while a snapshot was alive"
 	run vgchange -q -an demo
-	run rmmod dm_snap_persistent
+	run rmmod dm_snapshot
 	exit
 fi
 
-run insmod "$module"
 step "After the reboot the volume group is activated, and the snapshot is what it was."
 run vgchange -q -ay demo
-same "$(uses dm_snap_persistent)" 1 "the snapshots in our store"
+same "$(core)" rust "the core that LVM had loaded"
 tags=$(lvs --noheadings -o lv_tags demo/data | tr ',' '\n' | tr -d ' ')
 old=$(echo "$tags" | sed -n 's/^old-//p') new=$(echo "$tags" | sed -n 's/^new-//p')
 { [ -n "$old" ] && [ -n "$new" ]; } || fail "the checksums did not survive"
@@ -116,10 +99,23 @@ run dmsetup status demo-small
 same "$(dmsetup status demo-small | cut -d' ' -f4-)" Invalid "the small snapshot"
 same "$(files_of /dev/demo/data)" "$volume" "the volume after the overflow"
 echo "checksum: volume $volume, as written"
+run lvremove -q -y demo/small
+
+step "At the end, a snapshot that our targets made and the kernel's own keep."
+run lvcreate -q -y -s -L 32M -n last demo/data
+last=$(files_of /dev/demo/last)
+run mount /dev/demo/data "$files"
+write "the last content"
+run umount "$files"
+run vgchange -q -an demo
+run modprobe -r dm-snapshot
+run modprobe dm-bufio
+run insmod "$(echo "/lib/modules/$(uname -r)/kernel/drivers/md/dm-snapshot.ko"*)"
+run vgchange -q -ay demo
+same "$(core)" c "the core that was loaded by hand"
+same "$(files_of /dev/demo/last)" "$last" "the snapshot under the kernel's own module"
+run lvs -o lv_name,lv_attr,lv_size,origin,snap_percent demo
+run dmsetup status demo-last
+echo "checksum: snapshot $last, as when it was made"
 run vgchange -q -an demo
 run vgremove -q -ff -y demo
-
-step "The module goes, and the kernel's own store has its name back."
-run rmmod dm_snap_persistent
-same "$(owner)" dm_snapshot "the owner of P"
-echo "P belongs to dm_snapshot"
