@@ -4,7 +4,7 @@
 import os
 from pathlib import Path
 
-CORE = "c"  # what a guest runs on, if nobody says
+CORE = "rust"  # what a guest runs on, if nobody says
 CORES, STORES, FLAVOURS = ("c", "rust"), ("rust", "c", "none"), ("stock", "uml", "debug")
 
 
