@@ -14,6 +14,10 @@ use snapshot::{
     DM_MSG_PREFIX, //
 };
 
+// Public for the host, whose tests have their own.
+#[expect(unreachable_pub)]
+#[path = "snapshot/atomic.rs"]
+mod atomic;
 mod dm;
 // Public for the tools and the host's tests, which compile these files too.
 pub mod format;

@@ -2,10 +2,10 @@
 
 //! Counting requests under way, so that one can wait for those that began earlier.
 
-use core::sync::atomic::{
+use crate::atomic::{
     AtomicU32,
     AtomicU64,
-    Ordering::SeqCst, //
+    SeqCst, //
 };
 
 /// Epochs that can be under way at once.
