@@ -19,9 +19,13 @@ class Expected:
 
     def __init__(self, log, start, content):
         self.log, self.start = log, start  # where the content begins
-        self.content = bytearray(content)  # what is safe
+        self.beginning, self.events = bytes(content), []
+        self.rewind()
+
+    def rewind(self):
+        """To the moment in which it begins."""
+        self.content = bytearray(self.beginning)  # what is safe
         self.since = {}  # of a sector: (write, data) since then, the oldest first
-        self.events = []
         self.done = 0
 
     def writes(self, pieces):
@@ -97,4 +101,19 @@ class Expected:
             wrong = self.wrong(offset + begin, data[begin:begin + steps[0]], steps[1:])
             if wrong:
                 return wrong
+        return None
+
+
+class Anything:
+    """What is not to be looked at."""
+
+    since = {}
+
+    def rewind(self):
+        pass
+
+    def advance(self, time):
+        pass
+
+    def wrong(self, offset, data):
         return None

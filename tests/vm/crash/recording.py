@@ -28,7 +28,7 @@ class Recording:
         self.put(self.origin, start, content)
         self.expected = {"origin": Expected(self.log, start, content)}
         self.begin_with(content)
-        self.created = self.lost = None
+        self.created = self.lost = self.beginning = None
 
     def begin_with(self, content):
         """What the snapshot has at first."""
@@ -51,6 +51,23 @@ class Recording:
         self.volume = volume.Volume(self.origin)
         self.snapshot = self.volume.snapshot(self.cow, self.chunk)
         self.created = self.log.mark()
+
+    def create_beside(self, first):
+        """Another snapshot of the same origin, whose content is safe."""
+        self.used_cow()
+        self.volume = first.volume
+        self.snapshot = self.volume.snapshot(self.cow, self.chunk)
+        self.created = self.log.mark()
+        self.begin_with(self.origin.read())
+
+    def rewind(self):
+        """To the beginning of the log, for somebody else to look at."""
+        images = self.crashed.origin_image, self.crashed.cow_image
+        self.beginning = self.beginning or [image[:] for image in images]
+        for image, beginning in zip(images, self.beginning):
+            image[:] = beginning
+        for expected in self.expected.values():
+            expected.rewind()
 
     def path(self, where):
         return self.volume.path if where == "origin" else self.snapshot.path

@@ -24,14 +24,11 @@ class Several:
     def create(self, number):
         """The origin may have been written since the one before; what it holds is to be safe."""
         one = self.all[number]
-        one.used_cow()
         if number:
             self.flush(None)
-            one.volume = self.first.volume
-            one.snapshot = one.volume.snapshot(one.cow, one.chunk)
-            one.created = self.log.mark()
-            one.begin_with(self.first.origin.read())
+            one.create_beside(self.first)
         else:
+            one.used_cow()
             one.create()
 
     def piece(self, number):

@@ -9,12 +9,15 @@ too. SEED chooses others. `make crash` sets them.
 """
 
 import os
+from pathlib import Path
 
 import cow
 import merge
+import module
 import nbd
 import pytest
 import replay
+from expected import Anything
 from recording import Recording
 from several import Several
 from verify import Verifier
@@ -238,37 +241,85 @@ def test_several(recorder, disk, writer, chunks, small):
             one.crashed.close()
 
 
+@pytest.fixture
+def stacks():
+    """Who takes up what a crash left: what the guest has, and the C core with its own store."""
+    own = module.stack()
+    yield [own, "c"] if own != "c" else [own]
+    module.choose(own)
+
+
+# per cent of the time that copies may keep the devices busy
+THROTTLE = Path("/sys/module/dm_snapshot/parameters/snapshot_copy_throttle")
+FAULTS = [("cow", "read"), ("origin", "write"), ("origin", "flush"), ("cow", "write")]
+
+
 @pytest.mark.parametrize("step", ROUNDS)
-@pytest.mark.parametrize("writing", [False, True], ids=["idle", "written"])
-def test_merge(record, writer, writing, step):
-    """The machine crashes while a snapshot is merged, and the origin perhaps written; the merge is taken up again."""
-    chunks = 300
+@pytest.mark.parametrize("how", ["idle", "written", "suspended", "beside another", "failing"])
+def test_merge(record, writer, stacks, how, step):
+    """The machine crashes while a snapshot is merged: of an idle origin, or of one that is written, suspended and resumed
+    meanwhile, or has another snapshot; or after the merge failed. It is taken up again, by the C core as well."""
+    chunks = 500
     recording = record(8, chunks * 4096, (chunks + 40) * 4096)
     recording.rng.seed(SEED + step)
+    other = record(16, chunks * 4096, (chunks + 40) * 4096, beside=recording) if how == "beside another" else None
     recording.used_cow()
     recording.create()
     aio = writer(16, 4096)
-    recording.fill(aio, recording.mixture(280), snapshot_share=0.3)
+    recording.fill(aio, recording.mixture(chunks - 20), snapshot_share=0.3)
     aio.release()
     recording.flush("snapshot")
+    if other:
+        recording.flush("origin")
+        other.create_beside(recording)
+        # in the middle of a merge it is neither one thing nor the other
+        other.expected["origin"] = Anything()
     recording.volume.drop(recording.snapshot)
     begin = recording.log.mark()
-    recording.volume.merge(recording.snapshot)
+    if how in ("written", "suspended", "beside another"):
+        # so slow that there is something to be met
+        THROTTLE.write_text("10")
+        recording.origin.linger = recording.cow.linger = 0.005
+    if how == "failing":
+        recording.snapshot.target = "snapshot-merge"
+        recording.volume.device.load(recording.snapshot.line())
+        where, kind = FAULTS[step % len(FAULTS)]
+        {"cow": recording.cow, "origin": recording.origin}[where].fail(kind, 1 + step)
+        recording.volume.device.suspend()
+        recording.volume.device.resume()
+        merge.wait_failed(recording.volume)
+        recording.origin.mend()
+        recording.cow.mend()
+        recording.volume.device.remove()
+        merge.activate(recording.volume, recording.snapshot)
+    else:
+        recording.volume.merge(recording.snapshot)
     records, batches = cow.Cow(recording.cow.read()).records(), 0
-    while writing and not merge.is_done(recording.volume):
+    while how not in ("idle", "failing") and not merge.is_done(recording.volume):
         batches += 1
         # what was merged last, whose record is the first that a crash could bring back
         allocated, metadata = merge.state(recording.volume)
         left = min((allocated - metadata) // recording.chunk, len(records) - 1)
         recording.write_through(*recording.piece(records[left][0]))
-        batch = [("origin", *recording.piece(chunk)) for chunk in recording.rng.sample(range(chunks), 4)]
+        batch = [("origin", *recording.piece(chunk)) for chunk in recording.rng.sample(range(chunks), 12)]
         recording.write(aio, batch, merging=True)
         if recording.rng.random() < 0.3:
             recording.flush("origin", merging=True)
-    assert batches > 3 or not writing
+        if how == "suspended":
+            aio.release()
+            recording.volume.device.suspend()
+            recording.volume.device.resume()
+    assert batches > 1 or how in ("idle", "failing")
+    THROTTLE.write_text("100")
     merge.wait_done(recording.volume)
     recording.close(aio)
     recording.volume.snapshots.clear()
-    verifier = Verifier(recording, SEED + step)
-    verifier.run(f"merge, {'written' if writing else 'idle'}, {step}", share(40) // len(ROUNDS), verifier.look_at_merge,
-               begin=begin)
+    for number, stack in enumerate(stacks):
+        module.choose(stack)
+        seed = SEED + step + 1000 * number
+        count = share(16) // len(ROUNDS) // len(stacks)
+        verifier = Verifier(recording, seed)
+        verifier.run(f"merge, {how}, {step}, {stack}", count, verifier.look_at_merge, begin=begin)
+        if other:
+            verifier = Verifier(other, seed)
+            verifier.run(f"beside a merge, {step}, {stack}", count, verifier.look_at_snapshot, begin=begin)
