@@ -125,7 +125,8 @@ def _merges(size, rounds):
         for kind in "scattered", "sequential":
             yield Case(f"merge-{kind}", chunk, 0, *device, size=size, targets_size=20_000, rounds=rounds)
     yield Case("merge-beside", 4, 0, *MIDDLE, size=size // 2, targets_size=20_000, rounds=rounds)
-    yield Case("merge-writes", 4, 0, *MIDDLE, size=2000, targets_size=200_000, rate=400, rounds=rounds, seconds=4)
+    yield Case("merge-writes", 4, 0, *MIDDLE, size=2000, targets_size=200_000, rate=400, rounds=rounds, seconds=4,
+               stores=ALL + ("raw",))
     # how it grows
     for name, many in ("10k", 10_000), ("100k", 100_000), ("1m", 1_000_000):
         yield Case(f"merge-scattered-{name}", 4, 0, *FAST, size=many, stores=("targets",), rounds=1)

@@ -122,6 +122,11 @@ def merge(machine, case, store):
 
 def writes_while_merging(machine, case, store):
     """Somebody uses the origin meanwhile: writes that come at random, to what is merged."""
+    if store == "raw":
+        size = case.size_for("targets")
+        (origin, *_), _ = machine.devices("merge0-", [ORIGIN_MIB, _cow_mib(case, size)], case.device,
+                                          key=(case.chunk_kib, size))
+        return figures(fio.poisson(origin.path, case.rate, case.chunk_kib, case.seconds, 4 * size * case.chunk_kib >> 10))
     with _merging(machine, case, store) as (merging, _, size, _):
         megabytes = 4 * size * case.chunk_kib >> 10
         result = fio.poisson(merging.path, case.rate, case.chunk_kib, case.seconds, megabytes)
