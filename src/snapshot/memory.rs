@@ -40,7 +40,8 @@ pub enum When {
 impl When {
     fn flags(self) -> Flags {
         match self {
-            Self::Sleep => GFP_KERNEL,
+            // Whoever asks for memory does without, or waits for it.
+            Self::Sleep => GFP_KERNEL | __GFP_NOWARN,
             Self::Atomic => GFP_ATOMIC | __GFP_NOWARN,
         }
     }

@@ -4,9 +4,10 @@
 
 use super::{
     core::{
+        BatchId,
         MergeCopy,
-        MergeCopyId,
-        Run, //
+        Run,
+        Taken, //
     },
     leased::Leased,
     origin::Devices,
@@ -60,6 +61,8 @@ pub(super) enum Slow {
         skip: u64,
         /// How many to read.
         max: u32,
+        /// For [`Taken::new`].
+        copy: u64,
     },
     /// The origin is to be flushed.
     Flush,
@@ -116,11 +119,13 @@ impl WorkItem for Io {
             return;
         };
         match what {
-            Slow::Take { skip, max } => {
+            Slow::Take { skip, max, copy } => {
                 let records = last_records(&snapshot, &devices, skip, max).inspect_err(|_| {
                     dm_err!("Read error in exception store: shutting down merge");
                 });
-                snapshot.tell_merge(|merge| merge.taken(records.ok()));
+                let shift = snapshot.state().shift();
+                let taken = records.ok().map(|runs| Taken::new(runs, shift, copy));
+                snapshot.tell_merge(|merge| merge.taken(taken));
             }
             Slow::Flush => {
                 let flushed = devices.origin.flush().inspect_err(|_| {
@@ -170,7 +175,7 @@ pub(super) fn copy(snapshot: &Leased<Snapshot>, devices: &Devices, copy: MergeCo
     let job = until_memory(|| {
         CopyOf::new(Merging {
             snapshot: snapshot.clone(),
-            id: copy.id,
+            batch: copy.batch,
         })
     });
     let region = |device, sector| Region {
@@ -186,7 +191,7 @@ pub(super) fn copy(snapshot: &Leased<Snapshot>, devices: &Devices, copy: MergeCo
 /// A copy in kcopyd's hands.
 struct Merging {
     snapshot: Leased<Snapshot>,
-    id: MergeCopyId,
+    batch: BatchId,
 }
 
 impl CopyJob for Merging {
@@ -198,7 +203,7 @@ impl CopyJob for Merging {
         }
         let success = !read_failed && write_failed == 0;
         let snapshot = &job.snapshot;
-        if snapshot.tell_merge(|merge| merge.copied(job.id, success)) {
+        if snapshot.tell_merge(|merge| merge.copied(job.batch, success)) {
             snapshot.wake_merge();
         }
     }

@@ -6,7 +6,8 @@ use super::{
     core::{
         shard_of,
         Outcome,
-        Step, //
+        Step,
+        Taken, //
     },
     leased::Leased,
     merge_io::{
@@ -55,6 +56,9 @@ use kernel::{
 /// The thread that merges for one target.
 #[pin_data]
 pub(super) struct Merger {
+    /// Whether its target wants it to run: from resume to suspend. Held while it is started or stopped.
+    #[pin]
+    wanted: Mutex<bool>,
     /// What is merged; `None` while nothing is.
     #[pin]
     snapshot: Mutex<Option<Leased<Snapshot>>>,
@@ -78,6 +82,7 @@ impl Merger {
     pub(super) fn new() -> Result<Arc<Self>> {
         Arc::try_pin_init(
             try_pin_init!(Self {
+                wanted <- new_mutex!(false, "Merger::wanted"),
                 snapshot <- new_mutex!(None, "Merger::snapshot"),
                 running: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
@@ -90,16 +95,41 @@ impl Merger {
         )
     }
 
-    /// Begins to merge `snapshot`, unless it does so already.
+    /// Its target is resumed: begins to merge `snapshot`, unless it does so already. Sleeps.
     pub(super) fn start(self: &Arc<Self>, snapshot: &Leased<Snapshot>) {
+        let mut wanted = self.wanted.lock();
+        *wanted = true;
+        self.begin(snapshot);
+    }
+
+    /// Its target is suspended, or goes away: ends merging. What is sealed is merged, nothing else.
+    /// Sleeps until it is over.
+    pub(super) fn stop(&self) {
+        let mut wanted = self.wanted.lock();
+        *wanted = false;
+        self.end();
+    }
+
+    /// Does something while it does not run. Sleeps.
+    pub(super) fn without(self: &Arc<Self>, act: impl FnOnce()) {
+        let wanted = self.wanted.lock();
+        let snapshot = (*self.snapshot.lock()).clone();
+        self.end();
+        act();
+        // One that was over already is not begun again: it may have failed.
+        if let (true, Some(snapshot)) = (*wanted, snapshot) {
+            self.begin(&snapshot);
+        }
+    }
+
+    fn begin(self: &Arc<Self>, snapshot: &Leased<Snapshot>) {
         if !self.running.swap(true, SeqCst) {
             *self.snapshot.lock() = Some(snapshot.clone());
             let _ = self.queue.enqueue(self.clone());
         }
     }
 
-    /// Ends merging: what is sealed is merged, nothing else. Sleeps until it is over.
-    pub(super) fn stop(&self) {
+    fn end(&self) {
         self.stopping.store(true, SeqCst);
         let snapshot = (*self.snapshot.lock()).clone();
         if let Some(snapshot) = snapshot {
@@ -114,8 +144,6 @@ impl Merger {
 
     /// Merges until all is merged, or it is to stop.
     fn merge(&self, snapshot: &Leased<Snapshot>) -> Outcome {
-        // From when it was a snapshot like others.
-        snapshot.wait_until_idle();
         let Some(devices) = snapshot.devices() else {
             return Outcome::Failed;
         };
@@ -147,26 +175,26 @@ impl Merger {
         let slow = |what| self.slow.start(snapshot, devices, what);
         loop {
             match snapshot.next_of_merge() {
-                Step::Take { skip, max } => {
+                Step::Take { skip, max, copy } => {
                     if !snapshot.state().is_valid() {
                         dm_err!("Snapshot is invalid: can't merge");
                         snapshot.tell_merge(|merge| {
                             merge.stop();
-                            merge.taken(Some(Default::default()));
+                            merge.taken(Some(Taken::none()));
                         });
                         continue;
                     }
-                    slow(Slow::Take { skip, max });
+                    slow(Slow::Take { skip, max, copy });
                 }
                 Step::Flush => slow(Slow::Flush),
                 Step::Clear(count) => slow(Slow::Clear(count)),
-                Step::Reserve(run) => {
+                Step::Reserve(batch, run) => {
                     let shard = &cell(run.old).shard;
                     let reserved = until_memory(|| shard.lock().reserve_merged(slot, &run));
                     if reserved.is_none() {
                         corrupt(run.old);
                     }
-                    snapshot.tell_merge(|merge| merge.reserved(reserved));
+                    snapshot.tell_merge(|merge| merge.reserved(batch, reserved));
                 }
                 Step::Cover { start, end } => {
                     let waits = origin.cover(start, end);
@@ -176,16 +204,16 @@ impl Merger {
                     });
                 }
                 Step::Copy(copy) => merge_io::copy(snapshot, devices, copy),
-                Step::Remove(run, reserved) => {
+                Step::Remove(batch, run, reserved) => {
                     let there = cell(run.old).shard.lock().merged(slot, &run, reserved);
                     if !there {
                         corrupt(run.old);
                     }
-                    snapshot.tell_merge(|merge| merge.removed());
+                    snapshot.tell_merge(|merge| merge.removed(batch, there));
                 }
-                Step::Release(run) => {
+                Step::Release(batch, run) => {
                     cell(run.old).shard.lock().release_merged(slot, &run);
-                    snapshot.tell_merge(|merge| merge.removed());
+                    snapshot.tell_merge(|merge| merge.released(batch));
                 }
                 Step::Again(bios) => Self::release(snapshot, devices, bios),
                 Step::Lose(mut bios) => {

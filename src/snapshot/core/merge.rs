@@ -105,6 +105,32 @@ impl Run {
     }
 }
 
+/// Records that were read, in the order in which their chunks are copied.
+pub struct Taken {
+    /// In the order of the origin.
+    runs: Vec<Run>,
+    records: u32,
+}
+
+impl Taken {
+    /// `runs` has one exception each, of a snapshot with chunks of `1 << shift` sectors; `copy` is
+    /// what [`Step::Take`] said. Takes its time: no lock is to be held.
+    pub fn new(mut runs: Vec<Run>, shift: u32, copy: u64) -> Self {
+        // CAST: At most what was asked for.
+        let records = runs.len() as u32;
+        join(&mut runs, shift, copy);
+        Self { runs, records }
+    }
+
+    /// No records.
+    pub const fn none() -> Self {
+        Self {
+            runs: Vec::new(),
+            records: 0,
+        }
+    }
+}
+
 /// What is to be done next. Each has its answer, without which it is the last of its kind.
 pub enum Step<T: Types> {
     /// Read records: not the last `skip`, but at most `max` before them, from the end of the list on.
@@ -114,9 +140,11 @@ pub enum Step<T: Types> {
         skip: u64,
         /// How many at most, at least 1.
         max: u32,
+        /// For [`Taken::new`].
+        copy: u64,
     },
     /// See that the table has this run, and make room for its removal; then [`Merge::reserved`].
-    Reserve(Run),
+    Reserve(BatchId, Run),
     /// See that sectors of the origin, within one span, may be overwritten, as
     /// [`Shard::cover`](super::Shard::cover) says; then [`Merge::covered`] or [`Merge::waits`].
     Cover {
@@ -133,9 +161,9 @@ pub enum Step<T: Types> {
     /// done meanwhile.
     Clear(u32),
     /// Remove a run from the table; the flag is whether room was reserved. Then [`Merge::removed`].
-    Remove(Run, bool),
-    /// Give up what was reserved for a run; then [`Merge::removed`].
-    Release(Run),
+    Remove(BatchId, Run, bool),
+    /// Give up what was reserved for a run; then [`Merge::released`].
+    Release(BatchId, Run),
     /// These writes need not wait any more. They go through
     /// [`Shard::write_merging`](super::Shard::write_merging) again.
     Again(T::Bios),
@@ -162,8 +190,8 @@ pub enum Outcome {
 /// What is to be copied.
 #[derive(Clone, Copy, Debug)]
 pub struct MergeCopy {
-    /// What to call it by in [`Merge::copied`].
-    pub id: MergeCopyId,
+    /// For [`Merge::copied`].
+    pub batch: BatchId,
     /// The first sector of the COW device.
     pub cow: u64,
     /// The first sector of the origin.
@@ -172,9 +200,9 @@ pub struct MergeCopy {
     pub sectors: u64,
 }
 
-/// A copy under way: which batch it is of.
+/// Which batch something is done for: what is answered to may be another one's turn meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MergeCopyId(u64);
+pub struct BatchId(u64);
 
 /// What is to become of a write to the COW device.
 pub(super) enum Verdict<'a, B> {
@@ -213,7 +241,7 @@ enum Phase {
 
 /// The last records of the list, or those before the last batch.
 struct Batch<T: Types> {
-    id: MergeCopyId,
+    id: BatchId,
     /// In the order of the origin.
     runs: Vec<Run>,
     records: u32,
@@ -400,6 +428,7 @@ impl<T: Types> Merge<T> {
             return Step::Take {
                 skip: batches.map(|batch| u64::from(batch.records)).sum(),
                 max: self.most_records(),
+                copy: self.limits.copy,
             };
         }
         let mut batches = self.batches.iter().flatten();
@@ -432,7 +461,7 @@ impl<T: Types> Merge<T> {
                     batch.phase = Phase::Leaving(0);
                 }
                 Phase::Reserving(at) => match batch.runs.get(at) {
-                    Some(run) => return Some(Step::Reserve(*run)),
+                    Some(run) => return Some(Step::Reserve(batch.id, *run)),
                     None => batch.phase = Phase::Draining(writes.close()),
                 },
                 Phase::Draining(epoch) => {
@@ -467,7 +496,7 @@ impl<T: Types> Merge<T> {
                             return None;
                         }
                         let copy = MergeCopy {
-                            id: batch.id,
+                            batch: batch.id,
                             cow: run.new << shift,
                             origin: start,
                             sectors: until - start,
@@ -520,7 +549,7 @@ impl<T: Types> Merge<T> {
                         batch.under_way += 1;
                         self.under_way += 1;
                         return Some(Step::Copy(MergeCopy {
-                            id: batch.id,
+                            batch: batch.id,
                             cow: (run.new + u64::from(from)) << shift,
                             origin: start,
                             sectors: until - start,
@@ -543,7 +572,7 @@ impl<T: Types> Merge<T> {
                 }
                 Phase::Removing(at) => {
                     if let Some(run) = batch.runs.get(at) {
-                        return Some(Step::Remove(*run, run.reserved));
+                        return Some(Step::Remove(batch.id, *run, run.reserved));
                     }
                     self.most = self.most.saturating_mul(2).min(limits.records);
                     return self.leave(number, true);
@@ -555,7 +584,7 @@ impl<T: Types> Merge<T> {
                     };
                     batch.phase = Phase::Leaving(at + next);
                     let run = batch.runs.get(at + next)?;
-                    return Some(Step::Release(*run));
+                    return Some(Step::Release(batch.id, *run));
                 }
                 Phase::Lost => {
                     let bios = take(&mut batch.bios);
@@ -583,9 +612,9 @@ impl<T: Types> Merge<T> {
 
     /// Records were read, from the end of the list on, or could not be. If there are none at all, the
     /// list has none but those that were skipped.
-    pub fn taken(&mut self, records: Option<Vec<Run>>) {
+    pub fn taken(&mut self, taken: Option<Taken>) {
         self.slow = Slow::Idle;
-        let Some(mut runs) = records else {
+        let Some(Taken { runs, records }) = taken else {
             self.failed = true;
             return;
         };
@@ -596,10 +625,7 @@ impl<T: Types> Merge<T> {
             self.all_taken = true;
             return;
         }
-        // CAST: At most what was asked for.
-        let records = runs.len() as u32;
-        join(&mut runs, self.shift, self.limits.copy);
-        let id = MergeCopyId(self.next_id);
+        let id = BatchId(self.next_id);
         self.next_id += 1;
         let free = self.batches.iter_mut().find(|batch| batch.is_none());
         if let Some(free) = free {
@@ -624,23 +650,29 @@ impl<T: Types> Merge<T> {
         self.batches.iter_mut().flatten().find_map(change)
     }
 
+    /// The batch with this number.
+    fn batch(&mut self, id: BatchId) -> Option<&mut Batch<T>> {
+        self.batches
+            .iter_mut()
+            .flatten()
+            .find(|batch| batch.id == id)
+    }
+
     /// Room was made for the run, if that is necessary: then it is `Some(true)`. `None` if the table
     /// says otherwise.
-    pub fn reserved(&mut self, reserved: Option<bool>) {
+    pub fn reserved(&mut self, id: BatchId, reserved: Option<bool>) {
         let Some(reserved) = reserved else {
             self.failed = true;
             return;
         };
-        self.change(|batch| {
-            let Phase::Reserving(at) = &mut batch.phase else {
-                return None;
-            };
-            if let Some(run) = batch.runs.get_mut(*at) {
-                run.reserved = reserved;
+        if let Some(batch) = self.batch(id) {
+            if let Phase::Reserving(at) = &mut batch.phase {
+                if let Some(run) = batch.runs.get_mut(*at) {
+                    run.reserved = reserved;
+                }
+                *at += 1;
             }
-            *at += 1;
-            Some(())
-        });
+        }
     }
 
     /// The sectors may be overwritten.
@@ -672,15 +704,13 @@ impl<T: Types> Merge<T> {
 
     /// A copy is over. Returns whether it is time to ask what is next: copies are begun many at a time,
     /// which costs less than one by one.
-    pub fn copied(&mut self, id: MergeCopyId, success: bool) -> bool {
+    pub fn copied(&mut self, id: BatchId, success: bool) -> bool {
         self.under_way = self.under_way.saturating_sub(1);
         self.failed |= !success;
-        let of_batch = self.change(|batch| {
-            (batch.id == id).then(|| {
-                batch.under_way = batch.under_way.saturating_sub(1);
-                batch.broken |= !success;
-                batch.under_way
-            })
+        let of_batch = self.batch(id).map(|batch| {
+            batch.under_way = batch.under_way.saturating_sub(1);
+            batch.broken |= !success;
+            batch.under_way
         });
         of_batch == Some(0) || self.under_way <= self.limits.depth / 2
     }
@@ -715,15 +745,25 @@ impl<T: Types> Merge<T> {
         });
     }
 
-    /// A run was removed from the table, or what was reserved for it was given up.
-    pub fn removed(&mut self) {
-        self.change(|batch| match &mut batch.phase {
-            Phase::Removing(at) | Phase::Leaving(at) => {
-                *at += 1;
-                Some(())
+    /// A run was removed from the table, or was not there: then nobody knows what the table is worth.
+    pub fn removed(&mut self, id: BatchId, was_there: bool) {
+        self.failed |= !was_there;
+        if let Some(batch) = self.batch(id) {
+            match &mut batch.phase {
+                Phase::Removing(_) if !was_there => batch.phase = Phase::Lost,
+                Phase::Removing(at) => *at += 1,
+                _ => {}
             }
-            _ => None,
-        });
+        }
+    }
+
+    /// What was reserved for a run was given up.
+    pub fn released(&mut self, id: BatchId) {
+        if let Some(batch) = self.batch(id) {
+            if let Phase::Leaving(at) = &mut batch.phase {
+                *at += 1;
+            }
+        }
     }
 }
 

@@ -56,13 +56,14 @@ pub use copy::{
 };
 pub use epochs::Epochs;
 pub use merge::{
+    BatchId,
     Limits,
     Merge,
     MergeCopy,
-    MergeCopyId,
     Outcome,
     Run,
-    Step, //
+    Step,
+    Taken, //
 };
 pub use pipeline::Pipeline;
 pub use shard::{

@@ -42,7 +42,7 @@ pub enum Kind {
     /// So many records are cleared at the end of the list.
     Clear(usize),
     /// Records are read at the end of the list: so many are skipped, and so many read at most.
-    Tail(usize, u32),
+    Tail(usize, u32, u64),
 }
 
 /// What is to be done when a request is over.
@@ -226,7 +226,7 @@ impl World {
             Kind::Clear(count) => {
                 self.merge_cleared(count, failed);
             }
-            Kind::Tail(skip, max) => self.merge_taken(skip, max, failed),
+            Kind::Tail(skip, max, copy) => self.merge_taken(skip, max, copy, failed),
         }
         match io.then {
             Then::Origin(bio) => self.end_write(bio, !failed),

@@ -10,7 +10,7 @@ use crate::task::Task;
 use crate::world::World;
 use host_tests::memory::{Vec as Array, When};
 use host_tests::snapshot::core::{
-    self, shard_of, Cover, Epochs, Limits, MergeCopy, MergeCopyId, Outcome, Run, Spare, Step,
+    self, shard_of, BatchId, Cover, Epochs, Limits, MergeCopy, Outcome, Run, Spare, Step, Taken,
 };
 
 /// A merge.
@@ -24,7 +24,7 @@ pub struct Merge {
     pub writes: Epochs,
     state: State,
     /// What was copied: which sectors of the origin.
-    begun: Vec<(MergeCopyId, u64, u64)>,
+    begun: Vec<(BatchId, u64, u64)>,
 }
 
 /// What is to be done next.
@@ -36,11 +36,22 @@ enum State {
     /// Nothing, before something has happened.
     Wait,
     /// Room is to be made for this run.
-    Reserve(Run),
+    Reserve(BatchId, Run),
+    /// The core is to be told what became of what it asked for. Meanwhile others may tell it something.
+    Answer(Answer),
     /// Other snapshots need these sectors; memory for so many copies is needed first.
     Cover(u64, u64, Spare<Simulated>, usize),
     /// Nothing any more.
     Over(Outcome),
+}
+
+/// What became of what the core asked for.
+type Answer = Box<dyn FnOnce(&mut core::Merge<Simulated>)>;
+
+impl State {
+    fn answer(answer: impl FnOnce(&mut core::Merge<Simulated>) + 'static) -> Self {
+        Self::Answer(Box::new(answer))
+    }
 }
 
 impl std::fmt::Debug for Merge {
@@ -49,7 +60,8 @@ impl std::fmt::Debug for Merge {
             State::Begin => "begins".into(),
             State::Ask => "goes on".into(),
             State::Wait => "waits".into(),
-            State::Reserve(run) => format!("reserves {run:?}"),
+            State::Reserve(_, run) => format!("reserves {run:?}"),
+            State::Answer(_) => "answers".into(),
             State::Cover(from, to, ..) => format!("covers {from}..{to}"),
             State::Over(outcome) => format!("is over: {outcome:?}"),
         };
@@ -83,7 +95,7 @@ impl Merge {
     pub fn is_ready(&self) -> bool {
         match self.state {
             State::Begin => !self.paused,
-            State::Ask | State::Reserve(_) | State::Cover(..) => true,
+            State::Ask | State::Reserve(..) | State::Answer(_) | State::Cover(..) => true,
             State::Wait | State::Over(_) => false,
         }
     }
@@ -148,7 +160,11 @@ impl World {
                 let step = merge.core.next(&merge.writes);
                 self.merge_step(number, step)
             }
-            State::Reserve(run) => self.reserve_merged(number, run),
+            State::Reserve(batch, run) => self.reserve_merged(number, batch, run),
+            State::Answer(answer) => {
+                answer(&mut merge.core);
+                State::Ask
+            }
             State::Cover(from, to, mut spare, need) if need > 0 => {
                 let need = need - usize::from(spare.add(Job).is_ok());
                 State::Cover(from, to, spare, need)
@@ -164,23 +180,23 @@ impl World {
     fn merge_step(&mut self, number: usize, step: Step<Simulated>) -> State {
         let (slot, shift) = (self.member(number).slot, self.member(number).handle.shift);
         match step {
-            Step::Take { skip, max } => {
+            Step::Take { skip, max, copy } => {
                 self.note(|| format!("merge: takes {max} before {skip}"));
                 self.counts.merge_ahead += u64::from(skip > 0);
-                let kind = Kind::Tail(skip as usize, max);
+                let kind = Kind::Tail(skip as usize, max, copy);
                 self.send(Disks::Cow(number), 0, kind, Then::MergeTaken);
             }
-            Step::Reserve(run) => return State::Reserve(run),
+            Step::Reserve(batch, run) => return State::Reserve(batch, run),
             Step::Cover { start, end } => return State::Cover(start, end, Spare::new(), 0),
             Step::Copy(copy) => {
                 self.note(|| format!("merge: {copy:?}"));
                 let (start, end) = (copy.origin, copy.origin + copy.sectors);
                 if let Some(merge) = &mut self.merge {
-                    let again = |(id, from, to): &(MergeCopyId, u64, u64)| {
-                        *id == copy.id && *from < end && start < *to
+                    let again = |(id, from, to): &(BatchId, u64, u64)| {
+                        *id == copy.batch && *from < end && start < *to
                     };
                     self.counts.copied_again += u64::from(merge.begun.iter().any(again));
-                    merge.begun.push((copy.id, start, end));
+                    merge.begun.push((copy.batch, start, end));
                 }
                 self.tasks.push(Task::MergeCopy(copy));
             }
@@ -193,19 +209,19 @@ impl World {
                 let kind = Kind::Clear(count as usize);
                 self.send(Disks::Cow(number), 0, kind, Then::MergeCleared);
             }
-            Step::Remove(run, reserved) => {
+            Step::Remove(batch, run, reserved) => {
                 self.note(|| format!("merge: removes {run:?}"));
                 let shard = &mut self.part(run.old << shift).shard;
                 let there = shard.merged(slot, &run, reserved);
                 assert!(there, "{run:?} was merged and not in the table");
                 self.counts.merged_runs += 1;
-                self.merge_core().removed();
+                return State::answer(move |core| core.removed(batch, there));
             }
-            Step::Release(run) => {
+            Step::Release(batch, run) => {
                 let shard = &mut self.part(run.old << shift).shard;
                 shard.release_merged(slot, &run);
                 self.counts.merge_releases += 1;
-                self.merge_core().removed();
+                return State::answer(move |core| core.released(batch));
             }
             Step::Again(bios) => {
                 // In one go, as far as the merge is concerned.
@@ -246,17 +262,16 @@ impl World {
         &mut self.merge.as_mut().expect("a merge is on").core
     }
 
-    fn reserve_merged(&mut self, number: usize, run: Run) -> State {
+    fn reserve_merged(&mut self, number: usize, batch: BatchId, run: Run) -> State {
         let (slot, shift) = (self.member(number).slot, self.member(number).handle.shift);
         let shard = &mut self.part(run.old << shift).shard;
         match shard.reserve_merged(slot, &run) {
             // It is tried again.
-            Err(_) => State::Reserve(run),
+            Err(_) => State::Reserve(batch, run),
             Ok(reserved) => {
                 assert!(reserved.is_some(), "{run:?} is not in the table");
                 self.counts.merge_splits += u64::from(reserved == Some(true));
-                self.merge_core().reserved(reserved);
-                State::Ask
+                State::answer(move |core| core.reserved(batch, reserved))
             }
         }
     }
@@ -268,26 +283,25 @@ impl World {
             self.tasks.push(Task::StartCopy(shard, start));
         }
         match result {
-            Cover::Covered => self.merge_core().covered(),
+            Cover::Covered => State::answer(|core| core.covered()),
             Cover::Waits(until) => {
                 self.counts.merge_covers += 1;
-                self.merge_core().waits(until);
+                State::answer(move |core| core.waits(until))
             }
-            Cover::NoSpare(need) => return State::Cover(from, to, spare, need),
-            Cover::NoMemory => return State::Cover(from, to, Spare::new(), 0),
+            Cover::NoSpare(need) => State::Cover(from, to, spare, need),
+            Cover::NoMemory => State::Cover(from, to, Spare::new(), 0),
             Cover::Full(snapshot) => {
                 self.counts.overflows += 1;
                 self.invalidate(snapshot.number, None);
-                return State::Cover(from, to, Spare::new(), 0);
+                State::Cover(from, to, Spare::new(), 0)
             }
         }
-        State::Ask
     }
 
     // --- Requests that are over
 
     /// The end of the list was read, without the last `skip` records.
-    pub fn merge_taken(&mut self, skip: usize, max: u32, failed: bool) {
+    pub fn merge_taken(&mut self, skip: usize, max: u32, copy: u64, failed: bool) {
         let Some(number) = self.merging() else { return };
         let list = &self.member(number).cow.list;
         let left = list.len() - skip;
@@ -310,7 +324,9 @@ impl World {
             assert!(runs.push(Run::new(*old, *new)).is_ok());
         }
         self.counts.merge_failures += u64::from(failed);
-        self.merge_core().taken((!failed).then_some(runs));
+        let shift = self.member(number).handle.shift;
+        let taken = (!failed).then(|| Taken::new(runs, shift, copy));
+        self.merge_core().taken(taken);
         self.wake_merge();
     }
 
@@ -342,7 +358,7 @@ impl World {
     /// It was written to the origin.
     pub fn merge_written(&mut self, copy: MergeCopy, failed: bool) {
         self.counts.merge_failures += u64::from(failed);
-        if self.merge_core().copied(copy.id, !failed) {
+        if self.merge_core().copied(copy.batch, !failed) {
             self.wake_merge();
         }
     }
