@@ -64,7 +64,7 @@ impl Target for MergeTarget {
 
     fn new(table: &mut TargetTable<'_>, args: &[&CStr]) -> Result<Pin<KBox<Self>>> {
         let merger = Merger::new()?;
-        let side = Side::new(table, args, true)?;
+        let side = Side::new(table, args, Some(merger.clone()))?;
         Ok(KBox::pin(Self { merger, side }, GFP_KERNEL)?)
     }
 
@@ -115,7 +115,11 @@ impl Target for MergeTarget {
 
     fn resume(&self, table: &mut TargetTable<'_>) {
         self.side.resume(table);
-        if let Ok(snapshot) = self.side.snapshot() {
+        // Not one that was handed over to another table.
+        if let Some(snapshot) = self.side.current() {
+            // A write must find what was copied for the snapshot before: from here on it looks at what is
+            // recorded only.
+            snapshot.wait_until_idle();
             self.merger.start(snapshot);
         }
     }

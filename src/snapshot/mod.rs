@@ -20,6 +20,8 @@
 //! | --- | --- |
 //! | [`registry`] (mutex) | which origins and snapshots there are |
 //! | `Snapshot::dropping` (mutex) | that a snapshot is invalidated once |
+//! | `Merger::wanted` (mutex) | that one at a time starts or stops a merge |
+//! | `Merger::snapshot`, `SlowIo`'s `todo` (mutexes) | what is merged, what is to be done for it |
 //! | a shard (spinlock) | exceptions and copies under way of its part of an origin |
 //! | `Snapshot::merge` (spinlock) | which chunks are being merged, and the writes that wait for that |
 //! | `Snapshot::order` (spinlock) | the order in which exceptions are recorded |
@@ -27,7 +29,7 @@
 //! | `Snapshot::devices` (spinlock) | which table's devices a snapshot uses |
 //! | `Snapshot::written` (spinlock, interrupts off) | writes of whole chunks that are over |
 //!
-//! None is held while I/O is submitted or waited for, but for the first two.
+//! None is held while I/O is submitted or waited for, but for the first three.
 
 mod arguments;
 mod copy_job;

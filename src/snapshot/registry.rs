@@ -12,6 +12,7 @@ use super::{
         Leased,
         Owner, //
     },
+    merger::Merger,
     origin::{
         Devices,
         Origin, //
@@ -112,8 +113,8 @@ pub(super) struct Party {
     pub(super) handle: Arc<TargetHandle>,
     /// Its devices.
     pub(super) devices: Devices,
-    /// Whether it merges.
-    pub(super) merges: bool,
+    /// What merges for it, if it is a merge.
+    merger: Option<Arc<Merger>>,
     /// Whether its table wants to know of overflows.
     pub(super) supports_overflow: bool,
     /// Whether it will be handed a snapshot over that another target has.
@@ -127,20 +128,25 @@ impl Party {
     pub(super) fn new(
         handle: Arc<TargetHandle>,
         devices: Devices,
-        merges: bool,
+        merger: Option<Arc<Merger>>,
         supports_overflow: bool,
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(
             Self {
                 handle,
                 devices,
-                merges,
+                merger,
                 supports_overflow,
                 waits: AtomicBool::new(false),
                 stale: AtomicBool::new(false),
             },
             GFP_KERNEL,
         )?)
+    }
+
+    /// Whether it merges.
+    fn merges(&self) -> bool {
+        self.merger.is_some()
     }
 
     /// Whether another target still has the snapshot.
@@ -260,7 +266,7 @@ pub(super) fn join(
         .iter()
         .flat_map(|shared| [&shared.source, &shared.destination])
         .flatten()
-        .any(|party| party.merges);
+        .any(|party| party.merges());
     let Some(shared) = entry.snapshots.iter_mut().find(|shared| shared.cow == cow) else {
         // First, since nothing may fail while there are an owner and a lease.
         entry
@@ -291,7 +297,7 @@ pub(super) fn join(
         ));
     }
     let lease = shared.snapshot.lease().ok_or(ENODEV)?;
-    if party.merges {
+    if party.merges() {
         if merging {
             return Err(Refusal::Because(c"A snapshot is already merging."));
         }
@@ -324,6 +330,10 @@ fn is(party: &Arc<Party>, other: &Option<Arc<Party>>) -> bool {
 
 /// Whether a target of the snapshot may be resumed. May sleep.
 pub(super) fn may_resume(snapshot: &Leased<Snapshot>, party: &Arc<Party>) -> Result {
+    if !party.merges() && snapshot.tell_merge(|merge| merge.is_lost()) {
+        dm_err!("Unable to resume snapshot: what was merged is not known. Deactivate it first.");
+        return Err(EINVAL);
+    }
     let may = with_shared(snapshot, |shared| {
         let (Some(source), Some(_)) = (&shared.source, &shared.destination) else {
             return true;
@@ -344,22 +354,57 @@ pub(super) fn may_resume(snapshot: &Leased<Snapshot>, party: &Arc<Party>) -> Res
     Ok(())
 }
 
-/// A target of the snapshot, whose table has so many sectors, is resumed. May sleep.
+/// A target of the snapshot, whose table has so many sectors, is resumed. Sleeps.
+///
+/// A snapshot that becomes active may need what a merge beside it is just about to overwrite, and was
+/// not asked for: the merge does not run meanwhile.
 pub(super) fn resume(snapshot: &Leased<Snapshot>, party: &Arc<Party>, sectors: u64) {
-    with_shared(snapshot, |shared| {
-        if is(party, &shared.destination) {
-            if let Some(source) = shared.source.take() {
-                source.stale.store(true, SeqCst);
-                shared.stale += 1;
-            }
-            pass_on(snapshot, shared);
+    let Some(mut origins) = lock() else { return };
+    for entry in origins.iter_mut() {
+        let found = |shared: &Shared| shared.snapshot.owns(snapshot);
+        let Some(index) = entry.snapshots.iter().position(found) else {
+            continue;
+        };
+        let merger = match snapshot.state().is_active() {
+            true => None,
+            false => entry.merger_beside(index),
+        };
+        let Some(shared) = entry.snapshots.get_mut(index) else {
+            continue;
+        };
+        match merger {
+            Some(merger) => merger.without(|| shared.resume(snapshot, party, sectors)),
+            None => shared.resume(snapshot, party, sectors),
         }
-        if is(party, &shared.source) {
-            snapshot.state().set_merging(party.merges);
+    }
+}
+
+impl Entry {
+    /// What merges another snapshot than that at `index`.
+    fn merger_beside(&self, index: usize) -> Option<Arc<Merger>> {
+        let others = self.snapshots.iter().enumerate();
+        others
+            .filter(|(other, _)| *other != index)
+            .filter_map(|(_, shared)| shared.source.as_ref())
+            .find_map(|party| party.merger.clone())
+    }
+}
+
+impl Shared {
+    fn resume(&mut self, snapshot: &Leased<Snapshot>, party: &Arc<Party>, sectors: u64) {
+        if is(party, &self.destination) {
+            if let Some(source) = self.source.take() {
+                source.stale.store(true, SeqCst);
+                self.stale += 1;
+            }
+            pass_on(snapshot, self);
+        }
+        if is(party, &self.source) {
+            snapshot.state().set_merging(party.merges());
             snapshot.state().set_sectors(sectors);
             snapshot.state().set_active(true);
         }
-    });
+    }
 }
 
 /// Makes the destination the source.
@@ -370,7 +415,7 @@ fn pass_on(snapshot: &Leased<Snapshot>, shared: &mut Shared) {
     snapshot.set_devices(Some(party.devices.clone()));
     snapshot.set_handle(Some(party.handle.clone()), party.supports_overflow);
     // As a merge it begins only when its table is resumed: until then the origin may be written to.
-    if !party.merges {
+    if !party.merges() {
         snapshot.state().set_merging(false);
     }
     snapshot.state().set_merge_failed(false);

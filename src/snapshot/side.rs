@@ -8,6 +8,7 @@ use super::{
         Features, //
     },
     leased::Leased,
+    merger::Merger,
     origin::Devices,
     registry::{
         self,
@@ -61,8 +62,13 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    /// Makes a target of a table line. Sleeps.
-    pub(super) fn new(table: &mut TargetTable<'_>, args: &[&CStr], merges: bool) -> Result<Self> {
+    /// Makes a target of a table line; `merger` is what merges for it, if it is a merge. Sleeps.
+    pub(super) fn new(
+        table: &mut TargetTable<'_>,
+        args: &[&CStr],
+        merger: Option<Arc<Merger>>,
+    ) -> Result<Self> {
+        let merges = merger.is_some();
         let arguments = Arguments::parse(table, args)?;
         let origin = table
             .get_device(arguments.origin, merges)
@@ -94,7 +100,7 @@ impl Side {
             table.set_error(c"Snapshot exception store does not support snapshot-merge.");
             return Err(EINVAL);
         }
-        let party = Party::new(table.handle(), devices, merges, supports_overflow)?;
+        let party = Party::new(table.handle(), devices, merger, supports_overflow)?;
         let origin_use = OriginUse::new(&origin)?;
         let (snapshot, joined) =
             registry::join(&origin_use, &party, store).map_err(|refusal| match refusal {
@@ -164,8 +170,13 @@ impl Side {
 
     /// The snapshot, if this table has it and it is valid.
     pub(super) fn usable(&self) -> Option<&Leased<Snapshot>> {
-        let snapshot = self.snapshot.as_ref()?;
-        (!self.party.is_stale() && snapshot.state().is_valid()).then_some(snapshot)
+        self.current()
+            .filter(|snapshot| snapshot.state().is_valid())
+    }
+
+    /// The snapshot, if this table has it, valid or not.
+    pub(super) fn current(&self) -> Option<&Leased<Snapshot>> {
+        self.snapshot.as_ref().filter(|_| !self.party.is_stale())
     }
 
     /// The target's devices.

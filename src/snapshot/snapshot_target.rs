@@ -121,7 +121,7 @@ impl Target for SnapshotTarget {
     type BioData = Tracking;
 
     fn new(table: &mut TargetTable<'_>, args: &[&CStr]) -> Result<Pin<KBox<Self>>> {
-        Ok(KBox::pin(Self(Side::new(table, args, false)?), GFP_KERNEL)?)
+        Ok(KBox::pin(Self(Side::new(table, args, None)?), GFP_KERNEL)?)
     }
 
     fn map(&self, bio: MapBio<'_>) -> Mapped {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cow
 import disks
+import dm
 import failing
 import merge
 import module
@@ -207,3 +208,76 @@ def test_usage_after_a_merge_that_was_called_off(snapshot):
     volume.device.remove()
     volume.device = None
     volume.snapshots.clear()
+
+
+@pytest.mark.rust_core
+def test_a_snapshot_that_is_made_while_another_is_merged(snapshot, mapped, writer, devices):
+    """What is on its way to the origin is there before the snapshot sees it, or after it was copied for the snapshot."""
+    device = mapped("cow", 600 * BYTES)
+    volume, snap, content = prepare(snapshot, writer, 512, 100, 300, target=device)
+    volume.drop(snap)
+    device.delay(read_ms=500)
+    volume.merge(snap)
+    total = merge.state(volume)[0]
+    time.sleep(0.7)
+    assert not merge.is_done(volume), "it was over before the snapshot was made"
+    beside = disks.Disk(700 * BYTES)
+    other = devices("beside", [(0, volume.disk.sectors, "snapshot", f"{volume.disk.path} {beside.path} P {CHUNK}")])
+    seen = disks.read(other.path)
+    assert not merge.is_done(volume), "it was over before the snapshot was read"
+    device.delay()
+    merge.wait_done(volume)
+    assert disks.first_difference(disks.read(other.path), seen) is None
+    assert merge.state(volume)[0] < total
+    other.remove()
+    beside.close()
+    finish(volume, snap, content)
+
+
+@pytest.mark.rust_core
+def test_a_merge_that_was_handed_over_does_not_go_on(snapshot, mapped, writer):
+    device = mapped("cow", 600 * BYTES)
+    volume, snap, content = prepare(snapshot, writer, 512, 100, 300, target=device)
+    volume.drop(snap)
+    device.delay(read_ms=200)
+    volume.merge(snap)
+    time.sleep(0.3)
+    volume.device.suspend()
+    snap.target = "snapshot"
+    snap.device = dm.Device(snap.name, snap.line())
+    before = snap.usage()
+    device.delay()
+    volume.device.resume()
+    time.sleep(0.5)
+    assert snap.usage() == before, "it goes on"
+    assert disks.first_difference(disks.read(snap.path), content) is None
+    volume.device.remove()
+    volume.device = None
+    volume.drop(snap)
+    merge.activate(volume, snap)
+    finish(volume, snap, content)
+
+
+@pytest.mark.rust_core
+def test_a_merge_that_lost_track_is_no_snapshot(snapshot, mapped, writer):
+    """Where nobody knows which records were cleared, the snapshot has to be loaded anew before it is used as one."""
+    device = mapped("cow", 600 * BYTES)
+    volume, snap, content = prepare(snapshot, writer, 512, 100, 300, target=device)
+    volume.drop(snap)
+    # the area of the last records
+    device.fail(cow.Layout(CHUNK).area_chunk(1) * CHUNK, CHUNK, "flakey")
+    volume.merge(snap)
+    merge.wait_failed(volume)
+    device.mend()
+    volume.device.suspend()
+    snap.target = "snapshot"
+    with pytest.raises(OSError):
+        dm.Device(snap.name, snap.line())
+    volume.device.resume()
+    volume.device.remove()
+    volume.device = None
+    snap.device = dm.Device(snap.name, snap.line())
+    assert disks.first_difference(disks.read(snap.path), content) is None
+    volume.drop(snap)
+    merge.activate(volume, snap)
+    finish(volume, snap, content)
