@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The module's parameters, which `shim.c` declares by the names that C's dm-snapshot has.
+//! The module's parameters, which `shim.c` declares: those of C's dm-snapshot have its names.
 
 use super::shim;
 
@@ -9,4 +9,11 @@ use super::shim;
 pub(crate) fn cow_threshold() -> u32 {
     // SAFETY: It reads a variable.
     unsafe { shim::dm_shim_cow_threshold() }
+}
+
+/// `snapshot_full_seconds`: for how long the last 5 % of a COW device should last at least; 0 if
+/// nothing is to be done for that. The administrator may change it at any time.
+pub(crate) fn full_seconds() -> u32 {
+    // SAFETY: It reads a variable.
+    unsafe { shim::dm_shim_full_seconds() }
 }

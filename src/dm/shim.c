@@ -19,7 +19,7 @@
 #include "shim.h"
 
 /*
- * The parameters of C's dm-snapshot, under its names: module! knows none that can be read or
+ * The parameters, those of C's dm-snapshot under its names: module! knows none that can be read or
  * written while the module is loaded.
  */
 static unsigned int snapshot_cow_threshold = 2048;
@@ -31,6 +31,16 @@ static struct dm_kcopyd_throttle snapshot_copy_throttle = { .throttle = 100 };
 module_param_named(snapshot_copy_throttle, snapshot_copy_throttle.throttle, uint, 0644);
 MODULE_PARM_DESC(snapshot_copy_throttle,
 		 "Per cent of the time that copying may keep the devices busy");
+
+static unsigned int snapshot_full_seconds = 10;
+module_param_named(snapshot_full_seconds, snapshot_full_seconds, uint, 0644);
+MODULE_PARM_DESC(snapshot_full_seconds,
+		 "For how long the last 5 % of a COW device should last at least, 0 for as long as they do");
+
+unsigned int dm_shim_full_seconds(void)
+{
+	return READ_ONCE(snapshot_full_seconds);
+}
 
 unsigned int dm_shim_cow_threshold(void)
 {

@@ -106,6 +106,7 @@ impl Target for MergeTarget {
     }
 
     fn presuspend(&self) {
+        self.side.presuspend();
         self.merger.stop();
     }
 

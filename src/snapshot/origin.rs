@@ -47,6 +47,7 @@ use crate::dm::{
 use crate::format::NoMemory;
 use crate::memory::When;
 use ::core::sync::atomic::{
+    AtomicBool,
     AtomicU64,
     Ordering::SeqCst, //
 };
@@ -60,11 +61,18 @@ use kernel::{
         Arc,
         SpinLock, //
     },
+    time::{
+        Instant,
+        Monotonic, //
+    },
     workqueue::{
         Work,
         WorkItem, //
     }, //
 };
+
+/// For how many nanoseconds a write waits at most for a COW device to be extended.
+const LONGEST_PAUSE: u64 = 10_000_000_000;
 
 /// A shard and what is counted without its lock.
 #[pin_data]
@@ -123,6 +131,12 @@ pub(super) struct Origin {
     /// For those who wait until `copying` is small.
     #[pin]
     room: WaitQueue,
+    /// What `next_room` counts from.
+    began: Instant<Monotonic>,
+    /// When the next write may ask for room on a COW device that is nearly full: nanoseconds.
+    next_room: AtomicU64,
+    /// Whether a device is about to be suspended.
+    suspending: AtomicBool,
     /// Copies that were finished, ever.
     finished: AtomicU64,
     /// For those who wait until `finished` moves, or a merge may go on.
@@ -151,6 +165,9 @@ impl Origin {
                 snapshots: AtomicU64::new(0),
                 copying: AtomicU64::new(0),
                 room <- WaitQueue::new(c"Origin::room", static_lock_class!()),
+                began: Instant::now(),
+                next_room: AtomicU64::new(0),
+                suspending: AtomicBool::new(false),
                 finished: AtomicU64::new(0),
                 progress <- WaitQueue::new(c"Origin::progress", static_lock_class!()),
                 ended: AtomicU64::new(0),
@@ -208,12 +225,44 @@ impl Origin {
         self.progress.wake_all();
     }
 
-    /// Sleeps while the limit of chunks that are being copied is exceeded.
+    /// Sleeps while the limit of chunks that are being copied is exceeded, or a COW device is nearly
+    /// full and may be extended.
     pub(super) fn wait_for_room(&self) {
         let has_room = || self.copying.load(SeqCst) <= params::cow_threshold().into();
         if !has_room() {
             self.room.wait_until(has_room);
         }
+        let until = self.next_room.load(SeqCst);
+        if until != 0 {
+            let until = until.min(self.now().saturating_add(LONGEST_PAUSE));
+            while self.now() < until && !self.suspending.load(SeqCst) {
+                sleep_ms(10);
+            }
+        }
+    }
+
+    /// Nanoseconds since the origin was made.
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos().unsigned_abs()
+    }
+
+    /// Has those wait for so many nanoseconds more that will ask for room. Any context.
+    pub(super) fn slow_down(&self, nanoseconds: u64) {
+        let now = self.now();
+        let later = |next: u64| Some(next.max(now).saturating_add(nanoseconds));
+        let _ = self.next_room.fetch_update(SeqCst, SeqCst, later);
+    }
+
+    /// A device is about to be suspended, which waits for the writes that it has: none of them is to
+    /// wait any longer because a COW device is nearly full.
+    pub(super) fn suspending(&self) {
+        self.suspending.store(true, SeqCst);
+    }
+
+    /// A device is resumed. A COW device that was nearly full may have been extended.
+    pub(super) fn resuming(&self) {
+        self.next_room.store(0, SeqCst);
+        self.suspending.store(false, SeqCst);
     }
 
     /// So many chunks are not being copied any more.

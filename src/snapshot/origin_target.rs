@@ -80,6 +80,18 @@ impl Target for OriginTarget {
         }
     }
 
+    fn presuspend(&self) {
+        if let Ok(origin) = self.origin.origin() {
+            origin.suspending();
+        }
+    }
+
+    fn resume(&self, _table: &mut TargetTable<'_>) {
+        if let Ok(origin) = self.origin.origin() {
+            origin.resuming();
+        }
+    }
+
     fn status(&self, kind: StatusKind, out: &mut dyn fmt::Write) {
         if kind == StatusKind::Table {
             // A text that does not fit is cut.

@@ -189,6 +189,13 @@ impl Side {
         self.features
     }
 
+    /// The target is about to be suspended. Any context.
+    pub(super) fn presuspend(&self) {
+        if let Ok(snapshot) = self.snapshot() {
+            snapshot.origin().suspending();
+        }
+    }
+
     /// Whether the target may be resumed. May sleep.
     pub(super) fn preresume(&self) -> Result {
         registry::may_resume(self.snapshot()?, &self.party)
@@ -198,6 +205,7 @@ impl Side {
     pub(super) fn resume(&self, table: &TargetTable<'_>) {
         if let Ok(snapshot) = self.snapshot() {
             registry::resume(snapshot, &self.party, table.table_size());
+            snapshot.origin().resuming();
         }
     }
 

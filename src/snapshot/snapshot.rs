@@ -13,6 +13,7 @@ use super::{
         Allocation,
         CopyId,
         Epochs,
+        Fill,
         Incoming,
         Item,
         Limits,
@@ -58,6 +59,7 @@ use crate::dm::{
         cond_resched,
         sleep_ms, //
     },
+    params,
     target::TargetHandle,
     unclean,
     Bio,
@@ -108,6 +110,10 @@ pub(super) struct Snapshot {
     /// Those of the table that has the snapshot; `None` if no table has.
     #[pin]
     devices: SpinLock<Option<Devices>>,
+    /// What userspace was told of how full the COW device is: a step of [`Fill`].
+    told: AtomicU64,
+    /// Whether userspace is to be told something.
+    event_due: AtomicBool,
     /// Who is told of events.
     #[pin]
     handle: SpinLock<Option<Arc<TargetHandle>>>,
@@ -154,6 +160,8 @@ impl Snapshot {
                 store,
                 supports_overflow: AtomicBool::new(false),
                 devices <- new_spinlock!(Some(devices), "Snapshot::devices"),
+                told: AtomicU64::new(0),
+                event_due: AtomicBool::new(false),
                 handle <- new_spinlock!(None, "Snapshot::handle"),
                 dropping <- new_mutex!((), "Snapshot::dropping"),
                 order <- new_spinlock!(Pipeline::new(), "Snapshot::order"),
@@ -216,21 +224,45 @@ impl Snapshot {
         Some(self.store.usage(borrowed(&devices)))
     }
 
+    /// How full the COW device is.
+    fn fill(&self, devices: &Devices) -> Fill {
+        let usage = self.store.usage(borrowed(devices));
+        Fill {
+            allocated: usage.allocated,
+            total: usage.total,
+        }
+    }
+
     /// Hands out chunks of the COW device. Under a shard's lock.
-    pub(super) fn allocate(&self, max: u64) -> Result<Allocation, NoChunk> {
-        let devices = self.devices().ok_or(NoChunk::Full)?;
+    fn hand_out(&self, devices: &Devices, max: u64) -> Result<Allocation, NoChunk> {
         let mut order = self.order.lock();
         order.reserve(When::Atomic).map_err(|_| NoChunk::NoMemory)?;
         let max = u32::try_from(max).unwrap_or(u32::MAX);
         let (new, chunks) = self
             .store
-            .prepare_exceptions(borrowed(&devices), max)
+            .prepare_exceptions(borrowed(devices), max)
             .map_err(|_| NoChunk::Full)?;
         Ok(Allocation {
             ticket: order.ticket(),
             new,
             chunks: chunks.into(),
         })
+    }
+
+    /// So many sectors were taken: has userspace told each time that another 5 % of the COW device are
+    /// in use, and slows down those who take the last of it, so that it can be extended. Returns
+    /// whether there is something to be told. Under a shard's lock.
+    fn room_taken(&self, fill: Fill, taken: u64) -> bool {
+        let step = fill.step();
+        let is_news = self.told.swap(step, SeqCst) < step;
+        if is_news {
+            self.event_due.store(true, SeqCst);
+        }
+        let pause = fill.pause(taken, params::full_seconds());
+        if pause != 0 {
+            self.origin.slow_down(pause);
+        }
+        is_news
     }
 
     /// The snapshot is of no use any more: a write to the origin found no room for it. Sleeps.
@@ -384,6 +416,21 @@ impl Leased<Snapshot> {
         }
     }
 
+    /// Hands out chunks of the COW device. Under a shard's lock.
+    pub(super) fn allocate(&self, max: u64) -> Result<Allocation, NoChunk> {
+        let devices = self.devices().ok_or(NoChunk::Full)?;
+        let mut fill = self.fill(&devices);
+        // The last of it one by one: each is waited for.
+        let is_last = params::full_seconds() != 0 && fill.is_last();
+        let allocation = self.hand_out(&devices, if is_last { 1 } else { max })?;
+        let taken = allocation.chunks << self.state().shift();
+        fill.allocated += taken;
+        if self.room_taken(fill, taken) {
+            self.kick();
+        }
+        Ok(allocation)
+    }
+
     /// A write to the snapshot has waited long enough. Sleeps.
     pub(super) fn write_again(&self, bio: Bio) {
         match self.devices() {
@@ -525,6 +572,9 @@ impl WorkItem for Snapshot {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
+        if this.event_due.swap(false, SeqCst) {
+            this.event();
+        }
         loop {
             let written = this.written.lock().pop();
             if let Some(bio) = written {

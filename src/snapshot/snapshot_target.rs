@@ -152,6 +152,10 @@ impl Target for SnapshotTarget {
         self.0.end_io(bio);
     }
 
+    fn presuspend(&self) {
+        self.0.presuspend();
+    }
+
     fn preresume(&self) -> Result {
         self.0.preresume()
     }

@@ -43,7 +43,7 @@ impl super::core::Snapshot for Leased<Snapshot> {
     }
 
     fn allocate(&self, max: u64) -> Result<Allocation, NoChunk> {
-        Snapshot::allocate(self, max)
+        Leased::<Snapshot>::allocate(self, max)
     }
 }
 

@@ -38,6 +38,7 @@
 
 mod copy;
 mod epochs;
+mod fill;
 mod merge;
 mod pipeline;
 mod shard;
@@ -55,6 +56,7 @@ pub use copy::{
     MAX_MEMBERS, //
 };
 pub use epochs::Epochs;
+pub use fill::Fill;
 pub use merge::{
     BatchId,
     Limits,
