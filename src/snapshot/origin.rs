@@ -72,7 +72,7 @@ use kernel::{
 };
 
 /// For how many nanoseconds a write waits at most for a COW device to be extended.
-const LONGEST_PAUSE: u64 = 10_000_000_000;
+const LONGEST_PAUSE: u64 = 2_000_000_000;
 
 /// A shard and what is counted without its lock.
 #[pin_data]
@@ -235,7 +235,8 @@ impl Origin {
         let until = self.next_room.load(SeqCst);
         if until != 0 {
             let until = until.min(self.now().saturating_add(LONGEST_PAUSE));
-            while self.now() < until && !self.suspending.load(SeqCst) {
+            let is_of_use = || params::full_seconds() != 0 && !self.suspending.load(SeqCst);
+            while self.now() < until && is_of_use() {
                 sleep_ms(10);
             }
         }

@@ -17,6 +17,8 @@ TARGETS, STORE = "dm_snapshot", "dm_snap_persistent"
 NAME = TARGETS if CORE == "rust" else STORE
 FILES = {TARGETS: "/run/vm/dm-snapshot.ko", STORE: "/run/vm/dm_snap_persistent.ko"}
 FILE = FILES[NAME]
+# For how long the last 5 % of a COW device last at least. Tests fill many; those of this set it.
+FULL_SECONDS = f"/sys/module/{TARGETS}/parameters/snapshot_full_seconds"
 MEMORY = "/tmp"  # whence loading takes a third of the time
 FINIT_MODULE, DELETE_MODULE = 313, 176  # x86-64's
 
@@ -61,6 +63,13 @@ def load(parameters="", name=NAME):
         _syscall(FINIT_MODULE, ctypes.c_int(fd), parameters.encode(), ctypes.c_int(0))
     finally:
         os.close(fd)
+    full_seconds(0)
+
+
+def full_seconds(seconds):
+    if os.path.exists(FULL_SECONDS):  # the C core has none
+        with open(FULL_SECONDS, "w") as file:
+            file.write(str(seconds))
 
 
 def unload(name=NAME):

@@ -21,6 +21,7 @@ import activations  # noqa: E402 - found in this directory
 import choice  # noqa: E402
 import kmsg  # noqa: E402 - found in tests/guest
 import memory  # noqa: E402
+import module  # noqa: E402
 from model import Wrong  # noqa: E402
 from world import World  # noqa: E402
 
@@ -31,6 +32,8 @@ COUNTS = ("volume groups", "activations", "C activations", "snapshots", "overflo
 class Soak:
     def __init__(self, options):
         self.options = options
+        # it fills many
+        module.full_seconds(0)
         self.began = time.monotonic()
         self.last = deque(maxlen=50)
         self.operations = 0

@@ -34,6 +34,7 @@ RESULTS = os.environ.get("DMSP_RESULTS")
 def pytest_configure(config):
     for name in ("loop", "dm-snapshot"):
         subprocess.run(["modprobe", name], check=True)
+    module.full_seconds(0)
     config.addinivalue_line("markers", "rust_only: of our store alone, with either core")
     config.addinivalue_line("markers", "c_only: of the C store alone")
     config.addinivalue_line("markers", "rust_core: of the Rust core alone")

@@ -21,8 +21,9 @@ NOBODY = 65534
 SYSFS = pathlib.Path("/sys/module", module.NAME)
 # what the kernel makes for every module, for all to read; "taint" says that it is out of tree
 KERNELS = {"coresize", "initsize", "initstate", "refcnt", "srcversion", "taint", "version"}
-# the targets' parameters have the names that C's have, and are to be seen as those are; the store's is not
-PARAMETERS = {"c": set(), "rust": {"snapshot_cow_threshold", "snapshot_copy_throttle"}}[module.CORE]
+# the targets' parameters, which have the names that C's have where there are such, are to be seen as those are; the
+# store's is not
+PARAMETERS = {"c": set(), "rust": {"snapshot_cow_threshold", "snapshot_copy_throttle", "snapshot_full_seconds"}}[module.CORE]
 # the trees in which a driver could put something; below tracing there is nothing of ours to find, and much of others'
 TREES = ["/dev", "/proc/driver", "/proc/fs", "/proc/sys/dev", "/sys/block", "/sys/bus", "/sys/class", "/sys/fs",
          "/sys/kernel/debug", "/sys/kernel/config", "/sys/devices/virtual"]
