@@ -427,6 +427,12 @@ impl Leased<Snapshot> {
         fill.allocated += taken;
         if self.room_taken(fill, taken) {
             self.kick();
+            if fill.is_last() && params::full_seconds() != 0 {
+                dm_warn!(
+                    "{}: nearly full: until it is extended, what is left is handed out slowly",
+                    &*devices.cow
+                );
+            }
         }
         Ok(allocation)
     }
