@@ -87,7 +87,7 @@ impl BioList {
 
     /// Takes all bios.
     pub(crate) fn take(&mut self) -> Self {
-        mem::replace(self, Self::new())
+        mem::take(self)
     }
 }
 

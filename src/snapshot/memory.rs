@@ -14,11 +14,7 @@ use core::ops::{
 };
 use kernel::{
     alloc::{
-        flags::{
-            GFP_ATOMIC,
-            GFP_KERNEL, //
-            __GFP_NOWARN,
-        },
+        flags,
         kvec::PushError,
         Flags, //
     },
@@ -41,8 +37,8 @@ impl When {
     fn flags(self) -> Flags {
         match self {
             // Whoever asks for memory does without, or waits for it.
-            Self::Sleep => GFP_KERNEL | __GFP_NOWARN,
-            Self::Atomic => GFP_ATOMIC | __GFP_NOWARN,
+            Self::Sleep => flags::GFP_KERNEL | flags::__GFP_NOWARN,
+            Self::Atomic => flags::GFP_ATOMIC | flags::__GFP_NOWARN,
         }
     }
 }

@@ -95,7 +95,7 @@ impl Target for OriginTarget {
     fn status(&self, kind: StatusKind, out: &mut dyn fmt::Write) {
         if kind == StatusKind::Table {
             // A text that does not fit is cut.
-            let _ = write!(out, "{}", &*self.device);
+            let _ = write!(out, "{}", *self.device);
         }
     }
 

@@ -262,7 +262,7 @@ impl Side {
                 }
             }
             StatusKind::Table => {
-                write!(out, "{} {}", &*self.origin, &*self.cow)?;
+                write!(out, "{} {}", *self.origin, *self.cow)?;
                 let waits = self.party.waits_for_handover();
                 let line = TableLine {
                     chunk_sectors: if waits || stale {
@@ -292,8 +292,8 @@ impl Side {
                     out,
                     ",snap_origin_name={},snap_cow_name={},snap_valid={},snap_merge_failed={},\
                      snapshot_overflowed={};",
-                    &*self.origin,
-                    &*self.cow,
+                    *self.origin,
+                    *self.cow,
                     yes_no(valid),
                     yes_no(state.has_merge_failed()),
                     yes_no(state.has_overflowed())
