@@ -15,6 +15,8 @@ CPUS = 1
 SIZE = 64 << 10
 # none has as many requests
 MOST = 400
+# so many that met no failure, one after the other, are enough
+MISSED = 3
 
 SCENARIOS = {"new": scenario.new_snapshot, "used": scenario.used_snapshot}
 
@@ -72,11 +74,13 @@ def sweep(disk, recorder, writer, log):
 @pytest.mark.parametrize("steps", SCENARIOS)
 def test_every_one_fails(sweep, steps, kind, times):
     ours = sweep()
-    nth = 1
-    while ours.run(SCENARIOS[steps], kind, nth, times):
+    nth = missed = 0
+    # how many requests there are differs: commits wait for each other or not, and a merge has one write alone at the end
+    while missed < MISSED:
         nth += 1
         assert nth < MOST
-    assert nth > 1, f"nobody asked for a {kind}"
+        missed = 0 if ours.run(SCENARIOS[steps], kind, nth, times) else missed + 1
+    assert nth > MISSED, f"nobody asked for a {kind}"
     if kind in ("write", "flush"):
         assert "invalid" in ours.reached, ours.reached
     assert any(end.startswith("cut short") for end in ours.reached) or kind == "flush", ours.reached
