@@ -216,10 +216,10 @@ def test_a_snapshot_that_is_made_while_another_is_merged(snapshot, mapped, write
     device = mapped("cow", 600 * BYTES)
     volume, snap, content = prepare(snapshot, writer, 512, 100, 300, target=device)
     volume.drop(snap)
-    device.delay(read_ms=500)
+    device.delay(read_ms=1000)
     volume.merge(snap)
     total = merge.state(volume)[0]
-    time.sleep(0.7)
+    time.sleep(1.4)
     assert not merge.is_done(volume), "it was over before the snapshot was made"
     beside = disks.Disk(700 * BYTES)
     other = devices("beside", [(0, volume.disk.sectors, "snapshot", f"{volume.disk.path} {beside.path} P {CHUNK}")])
