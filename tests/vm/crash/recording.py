@@ -61,7 +61,7 @@ class Recording:
         self.begin_with(self.origin.read())
 
     def rewind(self):
-        """To the beginning of the log, for somebody else to look at."""
+        """To the beginning of the log, for another Verifier. Takes the memory of the disks once more."""
         images = self.crashed.origin_image, self.crashed.cow_image
         self.beginning = self.beginning or [image[:] for image in images]
         for image, beginning in zip(images, self.beginning):

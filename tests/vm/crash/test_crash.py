@@ -318,8 +318,10 @@ def test_merge(record, writer, stacks, how, step):
         module.choose(stack)
         seed = SEED + step + 1000 * number
         count = share(16) // len(ROUNDS) // len(stacks)
+        recording.rewind()
         verifier = Verifier(recording, seed)
         verifier.run(f"merge, {how}, {step}, {stack}", count, verifier.look_at_merge, begin=begin)
         if other:
+            other.rewind()
             verifier = Verifier(other, seed)
             verifier.run(f"beside a merge, {step}, {stack}", count, verifier.look_at_snapshot, begin=begin)

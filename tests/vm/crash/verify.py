@@ -23,7 +23,6 @@ FULL = 25  # every so many points all of the snapshot is read, not just what is 
 class Verifier:
     def __init__(self, recording, seed):
         self.recording, self.seed = recording, seed
-        recording.rewind()
         crashed = recording.crashed
         self.crashed = crashed
         self.replay = replay.Replay(recording.log, {recording.origin: crashed.origin_image,
