@@ -5,6 +5,8 @@ import hashlib
 import os
 import re
 import subprocess
+import time
+from pathlib import Path
 
 import module
 import pytest
@@ -15,6 +17,8 @@ TOOLS = True
 DISKS = {"one": "96M", "two": "96M"}
 MIB = 1 << 20
 TARGET = "/tmp/mounted"
+# per cent of the time that copies may keep the devices busy
+THROTTLE = Path("/sys/module/dm_snapshot/parameters/snapshot_copy_throttle")
 
 
 def run(*words):
@@ -166,6 +170,46 @@ def test_merge_brings_the_old_content_back(vg):
     run("vgchange", "-an", vg)
     run("vgchange", "-ay", vg)
     assert digest("/dev/vg/data") == before
+
+
+def whole(path):
+    """A device's bytes, around the page cache."""
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return bytearray(file.read())
+
+
+def test_merges_one_after_the_other_while_the_origin_is_written(vg):
+    """An origin with three snapshots becomes one of them after the other, and what is written meanwhile stays."""
+    random_volume("data", 16)
+    contents = []
+    for number in range(3):
+        contents.append(whole("/dev/vg/data"))
+        run("lvcreate", "-y", "-q", "-s", "-L", "20M", "-n", f"snap{number}", "vg/data")
+        overwrite("/dev/vg/data", 5, at=3 * number)
+    if module.CORE == "rust":
+        # else it is over before anybody writes
+        THROTTLE.write_text("1")
+    for number in 1, 2, 0:
+        content, written = contents[number], 0
+        merge = subprocess.Popen(["lvconvert", "-q", "-y", "--merge", "-i", "1", f"vg/snap{number}"])
+        while "snapshot-merge" not in run("dmsetup", "table", "vg-data"):
+            assert merge.poll() is None, "it was over before anything was written"
+            time.sleep(0.01)
+        with open("/dev/vg/data", "r+b", buffering=0) as data:
+            while merge.poll() is None:
+                at = 4096 * (written * 37 % 4096)
+                block = os.urandom(4096)
+                data.seek(at)
+                data.write(block)
+                os.fdatasync(data.fileno())
+                content[at:at + 4096] = block
+                written += 1
+        assert merge.returncode == 0
+        assert written > 3
+        assert whole("/dev/vg/data") == content, f"after merging snapshot {number}, and {written} writes"
+    THROTTLE.write_text("100")
+    assert run("lvs", "--noheadings", "-o", "lv_name", "vg").split() == ["data"]
 
 
 def test_merge_waits_for_the_next_activation_of_an_origin_in_use(vg):
