@@ -251,7 +251,8 @@ def stacks():
 
 # per cent of the time that copies may keep the devices busy
 THROTTLE = Path("/sys/module/dm_snapshot/parameters/snapshot_copy_throttle")
-FAULTS = [("cow", "read"), ("origin", "write"), ("origin", "flush"), ("cow", "write")]
+# what fails, and how many of it a merge by batches has at least
+FAULTS = [("cow", "read", 60), ("origin", "write", 60), ("origin", "flush", 2), ("cow", "write", 2)]
 
 
 @pytest.mark.parametrize("step", ROUNDS)
@@ -285,8 +286,8 @@ def test_merge(record, writer, stacks, how, step):
     if how == "failing":
         recording.snapshot.target = "snapshot-merge"
         recording.volume.device.load(recording.snapshot.line())
-        where, kind = FAULTS[step % len(FAULTS)]
-        {"cow": recording.cow, "origin": recording.origin}[where].fail(kind, 1 + step)
+        where, kind, count = FAULTS[step % len(FAULTS)]
+        {"cow": recording.cow, "origin": recording.origin}[where].fail(kind, 1 + step // len(FAULTS) % count)
         recording.volume.device.suspend()
         recording.volume.device.resume()
         merge.wait_failed(recording.volume)
