@@ -2,24 +2,24 @@
 
 //! Writes a snapshot's content to an image.
 
+mod plan;
 mod state;
 
 use crate::buffer::{is_zero, AlignedBuf};
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
-use crate::extents::Extents;
 use crate::format::SECTOR_BYTES;
 use crate::interrupt::Interrupt;
 use crate::output::{Kind, Output};
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::threads::share;
+use plan::{Plan, Task, What};
 use serde::Serialize;
 use state::{Destination, Source, State};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -341,95 +341,6 @@ impl Target {
             }
         }
         Ok(())
-    }
-}
-
-/// What one copier does at once.
-struct Task {
-    /// Where the task before ends: from there to the end of `bytes` all is done with this one.
-    from: u64,
-    bytes: Range<u64>,
-    what: What,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
-    /// To be copied.
-    Data,
-    /// To be made zero.
-    Zero,
-}
-
-/// Hands out what there is to do, in ascending order.
-struct Plan<'a> {
-    extents: Extents<'a>,
-    /// Up to where it was handed out.
-    at: u64,
-    bytes: u64,
-    /// The data that was found but not handed out.
-    data: Range<u64>,
-    /// Whether holes must be made zero.
-    zero: bool,
-}
-
-impl<'a> Plan<'a> {
-    /// Holes less than this between data are read with it.
-    const GAP_BYTES: u64 = HOLE_BYTES as u64;
-    /// Bytes made zero at once.
-    const ZERO_BYTES: u64 = 64 << 20;
-
-    fn new(snapshot: &'a Snapshot, from: u64, zero: bool) -> Self {
-        Self {
-            extents: Extents::new(snapshot),
-            at: from,
-            bytes: snapshot.bytes(),
-            data: from..from,
-            zero,
-        }
-    }
-
-    /// The next data, in whole blocks of any device: no block is written by two copiers.
-    fn find(&mut self, from: u64) -> Range<u64> {
-        let block = AlignedBuf::ALIGN as u64;
-        let data = self.extents.next(from);
-        if data.is_empty() {
-            return data;
-        }
-        let end = data.end.next_multiple_of(block).min(self.bytes);
-        data.start - data.start % block..end
-    }
-
-    fn is_done(&self) -> bool {
-        self.at >= self.bytes
-    }
-
-    fn next(&mut self) -> Option<Task> {
-        if self.is_done() {
-            return None;
-        }
-        if self.data.end <= self.at {
-            self.data = self.find(self.at);
-        }
-        let from = self.at;
-        let hole = from..self.data.start.max(from);
-        let (bytes, what) = if self.zero && !hole.is_empty() {
-            let end = hole.end.min(from + Self::ZERO_BYTES);
-            (hole.start..end, What::Zero)
-        } else {
-            let start = hole.end;
-            let full = start + BUFFER_BYTES;
-            while self.data.end < full {
-                let more = self.find(self.data.end);
-                let gap = more.start.saturating_sub(self.data.end);
-                if more.is_empty() || gap >= Self::GAP_BYTES {
-                    break;
-                }
-                self.data.end = more.end;
-            }
-            (start..self.data.end.min(full), What::Data)
-        };
-        self.at = bytes.end;
-        Some(Task { from, bytes, what })
     }
 }
 
