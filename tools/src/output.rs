@@ -17,7 +17,7 @@ use crate::format::{Header, SECTOR_BYTES};
 use crate::identity::Identity;
 use crate::stream::Stream;
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -202,6 +202,27 @@ impl Output {
                 Stream::file(self)
             }
         }
+    }
+
+    /// The same for what is not meant to be read by people: a terminal is refused.
+    pub fn binary_stream(&self) -> Result<Stream> {
+        let is_terminal = match self.kind()? {
+            Kind::Standard => io::stdout().is_terminal(),
+            // Not a pipe, whose opening waits for a writer.
+            Kind::Stream => {
+                let meta = self.metadata()?;
+                meta.is_some_and(|meta| meta.file_type().is_char_device())
+                    && File::open(&self.path).is_ok_and(|file| file.is_terminal())
+            }
+            _ => false,
+        };
+        if is_terminal {
+            return Err(Error::Refused(format!(
+                "{}: it is a terminal; redirect it, or give another output",
+                self.path.display()
+            )));
+        }
+        self.stream()
     }
 
     /// The directory that holds it.

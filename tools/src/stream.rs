@@ -25,7 +25,7 @@ pub struct Stream {
 }
 
 enum To {
-    Writer(Box<dyn Write>),
+    Writer(Box<dyn Write + Send>),
     Device(Device),
     File(NamedTempFile, Output),
 }
@@ -45,7 +45,7 @@ impl Stream {
     }
 
     /// Anything else; `name` is what messages call it.
-    pub fn writer(to: impl Write + 'static, name: &Path) -> Self {
+    pub fn writer(to: impl Write + Send + 'static, name: &Path) -> Self {
         Self::new(To::Writer(Box::new(to)), name)
     }
 

@@ -228,8 +228,10 @@ impl Chance {
             if self.one_in(2) {
                 line.state = Some(put(&mut line, "--state", self.name()));
             }
-            if self.one_in(2) {
-                line.arguments.push("--restart".into());
+            for option in ["--restart", "--sha256", "--verify"] {
+                if self.one_in(if option == "--restart" { 2 } else { 4 }) {
+                    line.arguments.push(option.into());
+                }
             }
         }
         line

@@ -154,6 +154,13 @@ fn what_writes() {
     ];
     let exported = files.json("export", &export);
     assert_eq!(exported["bytes"], image.origin().len());
+    assert_eq!(
+        (&exported["sha256"], &exported["verified"]),
+        (&json!(null), &json!(false))
+    );
+    let asked = [&export[..], &["--force", "--sha256", "--verify"]].concat();
+    let exported = files.json("export", &asked);
+    assert!(exported["sha256"].is_string() && exported["verified"] == json!(true));
     let merge = [
         "merge",
         "--json",

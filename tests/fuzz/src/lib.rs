@@ -10,10 +10,9 @@ use snap_tools::format::{Exception, Header, Walk};
 use snap_tools::run::Run;
 use snap_tools::stream::Stream;
 use snap_tools::Result;
-use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 /// Reads the first bytes as a header, on devices of several sizes.
 pub fn header(data: &[u8]) {
@@ -113,16 +112,16 @@ fn dump(data: &[u8], format: Format) {
     let mut writer = format.writer(Stream::writer(written.clone(), Path::new("memory")));
     first.replay(writer.as_mut()).unwrap();
     let mut second = Record::default();
-    read(&written.0.borrow()[..], &mut second).unwrap();
+    read(&written.0.lock().unwrap()[..], &mut second).unwrap();
     assert_eq!(first, second);
 }
 
 #[derive(Clone, Default)]
-struct Shared(Rc<RefCell<Vec<u8>>>);
+struct Shared(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().write(bytes)
+        self.0.lock().unwrap().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

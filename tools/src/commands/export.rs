@@ -12,7 +12,7 @@ use crate::lvm::Volumes;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +26,17 @@ pub struct Export {
     #[arg(long, value_name = "DEV")]
     origin: Option<PathBuf>,
 
-    /// The image to write: a new file, or a block device
+    /// The image to write: a new file, a block device or a pipe; - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+
+    /// Tell the SHA-256 of the content
+    #[arg(long)]
+    sha256: bool,
+
+    /// Read the image again when it is written, and compare it with the origin and the COW device
+    #[arg(long)]
+    verify: bool,
 
     /// Only what the COW device holds, each chunk in its place; the rest is zero
     #[arg(long, conflicts_with = "origin")]
@@ -74,15 +82,28 @@ impl Tool for Export {
 Writes what reading the snapshot would give, from the origin and the COW device, without the \
 kernel. Neither is changed. Where the image is zero an image file gets holes.
 
+To a pipe or standard output the image goes from its first byte to its last, zeros and all; \
+nothing else is written there, and a terminal is refused. With --verify the image is read again \
+when it is durable, past what the page cache has of it where that can be, and compared with origin \
+and COW device.
+
 An image file is called OUTPUT.partial until it is complete. Interrupted, by whatever means, the \
 same command goes on where it was: OUTPUT.partial.state says up to where the image is durable. An \
 export to a block device can go on only if --state names such a file. With files as inputs, the \
-state is refused when one of them was changed since.";
+state is refused when one of them was changed since. An export to a pipe cannot go on.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_export -i /dev/vg/cow --origin /dev/vg/origin -o snapshot.img
   snap_export -i vg/snap -o snapshot.img
-  snap_export -i cow.img --cow-only -o changed.img";
+  snap_export -i vg/snap -o - | zstd > snapshot.img.zst
+  snap_export -i vg/snap -o - | ssh HOST 'dd of=snapshot.img bs=1M'
+  snap_export -i vg/snap --verify --sha256 -o snapshot.img
+  snap_export -i cow.img --cow-only -o changed.img
+
+SHA-256
+  What --sha256 tells is that of the content, byte for byte as reading the snapshot gives it: what \
+sha256sum tells of an image file. It is written as a line \"sha256 DIGEST\" to standard \
+output, or to standard error where the image goes to standard output.";
 
     fn quiet(&self) -> bool {
         self.quiet
@@ -90,6 +111,12 @@ EXAMPLES
 
     fn run(self, report: &Report, volumes: &Volumes) -> Result<bool> {
         let interrupt = Interrupt::watch()?;
+        let to_stdout = self.output == Path::new("-");
+        if to_stdout && self.json {
+            return Err(Error::Refused(
+                "--json writes to standard output, and so does -o -".into(),
+            ));
+        }
         let named = volumes.cow(&self.input)?;
         if named.origin.is_none() && self.origin.is_none() && !self.cow_only {
             return Err(Error::Refused(
@@ -111,6 +138,8 @@ EXAMPLES
         let snapshot = Snapshot::new(cow, origin, self.origin_size, self.trust_invalid)?;
         let options = Options {
             output: volumes.output(&self.output)?,
+            sha256: self.sha256,
+            verify: self.verify,
             force: self.force,
             restart: self.restart,
             state: self.state,
@@ -119,12 +148,20 @@ EXAMPLES
         let exported = export(&snapshot, &options, report, &interrupt)?;
         if self.json {
             report.json(&exported);
-        } else {
-            report.info(format_args!(
-                "{} bytes exported, {} of them written",
-                exported.bytes, exported.written
-            ));
+            return Ok(true);
         }
+        match &exported.sha256 {
+            Some(sha256) if to_stdout => report.info(format_args!("sha256 {sha256}")),
+            Some(sha256) => report.line(format_args!("sha256 {sha256}")),
+            None => {}
+        }
+        if exported.verified {
+            report.info("the image is what was read");
+        }
+        report.info(format_args!(
+            "{} bytes exported, {} of them written",
+            exported.bytes, exported.written
+        ));
         Ok(true)
     }
 }

@@ -2,6 +2,8 @@
 
 //! Writes a snapshot's content to an image.
 
+mod image;
+mod in_order;
 mod plan;
 mod state;
 
@@ -13,16 +15,22 @@ use crate::interrupt::Interrupt;
 use crate::output::{Kind, Output};
 use crate::report::Report;
 use crate::snapshot::Snapshot;
-use crate::threads::share;
+use crate::stream::Stream;
+use crate::threads::{share, Stop};
+use image::Image;
+use in_order::InOrder;
 use plan::{Plan, Task, What};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use state::{Destination, Source, State};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes read and written at once, few enough for a processor's own cache.
@@ -30,14 +38,17 @@ const BUFFER_BYTES: u64 = 512 << 10;
 /// Threads that copy. Each reads a buffer and writes it, so that while one waits for a device
 /// another works, and no buffer goes from one processor to another.
 const COPIERS: usize = 4;
-/// Zeros in blocks of this many bytes become holes.
-const HOLE_BYTES: usize = 64 * 1024;
 
 /// Where to export to, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A block device, or a file. A file is called `NAME.partial` until it is complete.
+    /// A block device, a file, a pipe or the like, `-` for standard output. A file is called
+    /// `NAME.partial` until it is complete.
     pub output: PathBuf,
+    /// Compute the SHA-256 of the content.
+    pub sha256: bool,
+    /// Read the image again, and compare it with the snapshot.
+    pub verify: bool,
     /// Overwrite what the output holds.
     pub force: bool,
     /// Begin from the start even if an earlier export was interrupted.
@@ -49,43 +60,221 @@ pub struct Options {
 }
 
 /// What an export did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Exported {
-    /// Bytes of the image.
+    /// Bytes of the content.
     pub bytes: u64,
     /// The byte at which it went on.
     pub resumed_at: u64,
     /// Bytes written, the rest being holes or done before.
     pub written: u64,
+    /// The SHA-256 of the content in hexadecimal, if it was asked for.
+    pub sha256: Option<String>,
+    /// Whether the image was read again and found to be the snapshot.
+    pub verified: bool,
 }
 
 /// Writes what `snapshot` holds to the output.
 ///
 /// Interrupted in whatever way, it goes on where it was the next time: what was written is made
-/// durable and noted in the state file from time to time.
+/// durable and noted in the state file from time to time. What is written to a pipe or to standard
+/// output cannot be gone on with.
 pub fn export(
     snapshot: &Snapshot,
     options: &Options,
     report: &Report,
     interrupt: &Interrupt,
 ) -> Result<Exported> {
-    let source = Source::of(snapshot);
-    let mut output = Target::open(snapshot, options, source)?;
-    let resumed_at = output.state.done;
+    let output = Output::new(&options.output, options.force);
+    let output = snapshot.inputs().fold(output, Output::apart_from);
+    let kind = output.kind()?;
+    if matches!(kind, Kind::Standard | Kind::Stream) {
+        return stream(&output, snapshot, options, report, interrupt);
+    }
+    let mut target = Target::open(output, kind, snapshot, options)?;
+    let resumed_at = target.state.done;
     if resumed_at > 0 {
         report.info(format_args!("going on at byte {resumed_at}"));
     }
-    let written = output.copy(snapshot, report, interrupt)?;
-    output.finish()?;
+    let mut hash = options.sha256.then(Hash::default);
+    if let Some(hash) = hash.as_mut().filter(|_| resumed_at > 0) {
+        hash.read(snapshot, resumed_at, report, interrupt)?;
+    }
+    let (written, sha256) = target.copy(snapshot, hash, report, interrupt)?;
+    if options.verify {
+        target.verify(snapshot, report, interrupt)?;
+    }
+    target.finish()?;
     Ok(Exported {
         bytes: snapshot.bytes(),
         resumed_at,
         written,
+        sha256,
+        verified: options.verify,
     })
 }
 
+/// Writes what `snapshot` holds to a pipe, from the first byte to the last.
+fn stream(
+    output: &Output,
+    snapshot: &Snapshot,
+    options: &Options,
+    report: &Report,
+    interrupt: &Interrupt,
+) -> Result<Exported> {
+    let refused = |what: &str| {
+        Err(Error::Refused(format!(
+            "{}: {what}",
+            output.path().display()
+        )))
+    };
+    if options.verify {
+        return refused("what is written there cannot be read again to verify it");
+    }
+    if options.state.is_some() || options.restart {
+        return refused(
+            "an export to there cannot be gone on with; leave out --state and --restart",
+        );
+    }
+    let sink = Sink::Stream(Box::new(output.binary_stream()?));
+    let plan = Plan::new(snapshot, 0..snapshot.bytes(), true);
+    let hash = options.sha256.then(Hash::default);
+    let in_order = InOrder::new(0, (sink, hash));
+    let progress = report.progress("exporting", snapshot.bytes());
+    copy_in_order(snapshot, plan, &in_order, interrupt, |task| {
+        progress.advance(task.bytes.end - task.from);
+    })?;
+    let (done, (sink, hash)) = in_order.into_inner();
+    if done < snapshot.bytes() {
+        return Err(Error::Interrupted(format!(
+            "{} has {done} of {} bytes",
+            output.path().display(),
+            snapshot.bytes()
+        )));
+    }
+    sink.finish()?;
+    Ok(Exported {
+        bytes: snapshot.bytes(),
+        resumed_at: 0,
+        written: snapshot.bytes(),
+        sha256: hash.map(Hash::hex),
+        verified: false,
+    })
+}
+
+/// What is given the content in order.
+enum Sink {
+    Stream(Box<Stream>),
+    /// Nothing but the hash.
+    None,
+}
+
+impl Sink {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Stream(stream) => stream.put(bytes),
+            Self::None => Ok(()),
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            Self::Stream(mut stream) => stream.finish(),
+            Self::None => Ok(()),
+        }
+    }
+}
+
+/// Reads by several threads what `plan` has, and gives it to sink and hash in order. Ends early
+/// where `interrupt` asks for it.
+fn copy_in_order(
+    snapshot: &Snapshot,
+    plan: Plan<'_>,
+    in_order: &InOrder<(Sink, Option<Hash>)>,
+    interrupt: &Interrupt,
+    done: impl Fn(&Task) + Sync,
+) -> Result<()> {
+    let plan = Mutex::new(plan);
+    share(COPIERS, |stop| {
+        let mut buf = AlignedBuf::new(BUFFER_BYTES as usize);
+        while !stop.asked() && !interrupt.asked() {
+            let Some(task) = lock(&plan).next() else {
+                break;
+            };
+            let bytes = &mut buf[..task.data_bytes()];
+            if !bytes.is_empty() {
+                snapshot.read_at(bytes, task.bytes.start)?;
+            }
+            in_order.give(task.all(), stop, |(sink, hash)| {
+                zeros(task.hole_bytes(), |zeros| {
+                    hash.iter_mut().for_each(|hash| hash.add(zeros));
+                    sink.put(zeros)
+                })?;
+                hash.iter_mut().for_each(|hash| hash.add(bytes));
+                sink.put(bytes)
+            })?;
+            done(&task);
+        }
+        Ok(())
+    })
+}
+
+/// Calls `put` with zeros, `bytes` in all.
+fn zeros(mut bytes: u64, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    while bytes > 0 {
+        let part = bytes.min(ZEROS.len() as u64);
+        put(&ZEROS[..part as usize])?;
+        bytes -= part;
+    }
+    Ok(())
+}
+
+/// The SHA-256 of the content, while that is copied.
+#[derive(Default)]
+struct Hash(Sha256);
+
+impl Hash {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Adds the first `bytes` of `snapshot`, which an earlier export copied.
+    fn read(
+        &mut self,
+        snapshot: &Snapshot,
+        bytes: u64,
+        report: &Report,
+        interrupt: &Interrupt,
+    ) -> Result<()> {
+        let plan = Plan::new(snapshot, 0..bytes, true);
+        let in_order = InOrder::new(0, (Sink::None, Some(std::mem::take(self))));
+        let progress = report.progress("hashing", bytes);
+        copy_in_order(snapshot, plan, &in_order, interrupt, |task| {
+            progress.advance(task.bytes.end - task.from);
+        })?;
+        let (done, (_, hash)) = in_order.into_inner();
+        *self = hash.unwrap_or_default();
+        if done < bytes {
+            return Err(Error::Interrupted(
+                "nothing was done; the same command goes on".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn hex(self) -> String {
+        let mut text = String::new();
+        for byte in self.0.finalize() {
+            // A string takes everything.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+}
+
 struct Target {
-    device: Arc<Device>,
+    image: Image,
     /// What the complete file becomes.
     rename_to: Option<Output>,
     state_path: Option<PathBuf>,
@@ -94,16 +283,11 @@ struct Target {
 }
 
 impl Target {
-    fn open(snapshot: &Snapshot, options: &Options, source: Source) -> Result<Self> {
-        let output = Output::new(&options.output, options.force);
-        let output = snapshot.inputs().fold(output, Output::apart_from);
-        match output.kind()? {
-            Kind::Missing | Kind::File => Self::open_file(output, options, source),
+    fn open(output: Output, kind: Kind, snapshot: &Snapshot, options: &Options) -> Result<Self> {
+        let source = Source::of(snapshot);
+        match kind {
             Kind::BlockDevice => Self::open_device(&output, options, source, snapshot),
-            Kind::Standard | Kind::Stream => Err(Error::Refused(format!(
-                "{}: it is neither a block device nor a file",
-                output.path().display()
-            ))),
+            _ => Self::open_file(output, options, source),
         }
         .and_then(|target| target.compare(snapshot))
     }
@@ -148,7 +332,7 @@ impl Target {
             if let Some(state) = earlier.filter(|_| !options.restart) {
                 state.refuse_other(&source, &state_path)?;
                 return Ok(Self {
-                    device: Arc::new(device),
+                    image: Image::file(device),
                     rename_to: Some(output),
                     state_path: Some(state_path),
                     state,
@@ -177,7 +361,7 @@ impl Target {
         state.write(&state_path)?;
         device.set_bytes(bytes)?;
         Ok(Self {
-            device: Arc::new(device),
+            image: Image::file(device),
             rename_to: Some(output),
             state_path: Some(state_path),
             state,
@@ -227,7 +411,7 @@ impl Target {
             },
         };
         Ok(Self {
-            device: Arc::new(device),
+            image: Image::block_device(device),
             rename_to: None,
             state_path: options.state.clone(),
             state,
@@ -248,121 +432,226 @@ impl Target {
             let offset = (done - bytes) / (PLACES - 1) * place / sector * sector;
             let [expected, found] = &mut buffers;
             snapshot.read_at(expected, offset)?;
-            self.device.read_at(found, offset)?;
+            self.image.device().read_at(found, offset)?;
             if **expected != **found {
                 return Err(Error::Refused(format!(
                     "{}: it does not hold what was exported to it, at byte {offset} or after; give \
                      --restart to begin from the start",
-                    self.device.path().display()
+                    self.path().display()
                 )));
             }
         }
         Ok(self)
     }
 
-    /// Copies what is left; returns how many bytes were written.
-    fn copy(&mut self, snapshot: &Snapshot, report: &Report, interrupt: &Interrupt) -> Result<u64> {
+    /// The name of what is written.
+    fn path(&self) -> &Path {
+        self.image.device().path()
+    }
+
+    /// Copies what is left; returns how many bytes were written, and the content's hash if there is
+    /// one of what was copied before.
+    fn copy(
+        &mut self,
+        snapshot: &Snapshot,
+        hash: Option<Hash>,
+        report: &Report,
+        interrupt: &Interrupt,
+    ) -> Result<(u64, Option<String>)> {
         let bytes = snapshot.bytes();
-        let sink = Sink {
-            device: Arc::clone(&self.device),
-            holes: self.rename_to.is_some(),
-        };
-        let plan = Plan::new(snapshot, self.state.done, !sink.holes);
-        let plan = Mutex::new(plan);
+        let from = self.state.done;
+        let zero = !self.image.has_holes() || hash.is_some();
+        let plan = Mutex::new(Plan::new(snapshot, from..bytes, zero));
         let progress = report.progress("exporting", bytes);
-        progress.advance(self.state.done);
+        progress.advance(from);
+        let in_order = hash.map(|hash| InOrder::new(from, hash));
         let done = Mutex::new(Done {
-            target: self,
             ahead: BTreeMap::new(),
             written: 0,
+            done: from,
             noted: Instant::now(),
         });
+        let this = &*self;
         let copied = share(COPIERS, |stop| {
             let mut buf = AlignedBuf::new(BUFFER_BYTES as usize);
             while !stop.asked() && !interrupt.asked() {
                 let Some(task) = lock(&plan).next() else {
                     break;
                 };
+                let buf = &mut buf[..task.data_bytes()];
                 let written = match &task.what {
                     What::Zero => {
-                        sink.device.zero(task.bytes.clone())?;
+                        this.image.zero(task.bytes.clone())?;
                         0
                     }
-                    What::Data if task.bytes.is_empty() => 0,
+                    What::Data if buf.is_empty() => 0,
                     What::Data => {
-                        let bytes = (task.bytes.end - task.bytes.start) as usize;
-                        snapshot.read_at(&mut buf[..bytes], task.bytes.start)?;
-                        sink.write(&buf[..bytes], task.bytes.start)?
+                        snapshot.read_at(buf, task.bytes.start)?;
+                        this.image.write(buf, task.bytes.start)?
                     }
                 };
+                if let Some(in_order) = &in_order {
+                    add_in_order(in_order, &task, buf, stop)?;
+                }
                 progress.advance(task.bytes.end - task.from);
-                lock(&done).add(&task, written)?;
+                lock(&done).add(&task, written, this)?;
             }
             Ok(())
         });
-        let written = lock(&done).written;
-        drop(done);
+        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.state.done = done.done;
         if copied.is_err() || (interrupt.asked() && !lock(&plan).is_done()) {
-            let noted = self.note();
+            let noted = self.note(self.state.done);
             // What is there can be used the next time; why it ended is what matters now.
             copied?;
             noted?;
             return Err(Error::Interrupted(format!(
                 "{} is complete up to byte {}; the same command goes on there",
-                self.device.path().display(),
+                self.path().display(),
                 self.state.done
             )));
         }
         self.state.done = bytes;
-        Ok(written)
+        let hash = in_order.map(|in_order| in_order.into_inner().1.hex());
+        Ok((done.written, hash))
     }
 
-    /// Makes what was written durable and notes it.
-    fn note(&self) -> Result<()> {
+    /// Reads the image again and compares it with `snapshot`.
+    fn verify(&self, snapshot: &Snapshot, report: &Report, interrupt: &Interrupt) -> Result<()> {
+        self.note(self.state.done)?;
+        self.image.flush_and_forget()?;
+        let bytes = snapshot.bytes();
+        let plan = Plan::new(snapshot, 0..bytes, true);
+        let plan = Mutex::new(plan);
+        let progress = report.progress("verifying", bytes);
+        let wrong = Mutex::new(None);
+        share(COPIERS, |stop| {
+            let mut buffers = [(); 2].map(|()| AlignedBuf::new(BUFFER_BYTES as usize));
+            while !stop.asked() && !interrupt.asked() {
+                let Some(task) = lock(&plan).next() else {
+                    break;
+                };
+                if let Some(at) = self.differs(snapshot, &task.all(), &mut buffers)? {
+                    let mut wrong = lock(&wrong);
+                    *wrong = Some(wrong.map_or(at, |other: u64| other.min(at)));
+                    break;
+                }
+                progress.advance(task.bytes.end - task.from);
+            }
+            Ok(())
+        })?;
+        if let Some(at) = wrong.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            // Nobody shall go on with that.
+            if let Some(state) = &self.state_path {
+                remove_if_there(state)?;
+            }
+            return Err(Error::Refused(format!(
+                "{}: it does not hold what was written to it, at byte {at} or after",
+                self.path().display()
+            )));
+        }
+        if interrupt.asked() && !lock(&plan).is_done() {
+            return Err(Error::Interrupted(format!(
+                "{} is complete but was not verified; the same command goes on with that",
+                self.path().display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The first piece of `range` in which the image is not `snapshot`.
+    fn differs(
+        &self,
+        snapshot: &Snapshot,
+        range: &Range<u64>,
+        buffers: &mut [AlignedBuf; 2],
+    ) -> Result<Option<u64>> {
+        let [expected, found] = buffers;
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at + BUFFER_BYTES);
+            let (expected, found) = (
+                &mut expected[..(end - at) as usize],
+                &mut found[..(end - at) as usize],
+            );
+            snapshot.read_at(expected, at)?;
+            let is_same = match self.image.is_hole(&(at..end)) {
+                true => is_zero(expected),
+                false => {
+                    self.image.device().read_at(found, at)?;
+                    expected == found
+                }
+            };
+            if !is_same {
+                return Ok(Some(at));
+            }
+            at = end;
+        }
+        Ok(None)
+    }
+
+    /// Makes what was written durable and notes that all before byte `done` is.
+    fn note(&self, done: u64) -> Result<()> {
         let Some(path) = &self.state_path else {
             return Ok(());
         };
-        self.device.flush()?;
-        self.state.write(path)
+        self.image.device().flush()?;
+        let state = State {
+            done,
+            ..self.state.clone()
+        };
+        state.write(path)
     }
 
     fn finish(self) -> Result<()> {
         // The name says that the image is complete, so it must be.
-        self.device.flush()?;
+        self.image.device().flush()?;
         if let Some(output) = &self.rename_to {
-            output.rename_from(self.device.path())?;
+            output.rename_from(self.path())?;
         }
-        if let Some(path) = &self.state_path {
-            match fs::remove_file(path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(file_error(path, "remove")(e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.state_path.as_deref().map_or(Ok(()), remove_if_there)
     }
 }
 
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(file_error(path, "remove")(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Adds a task and what was read for it.
+fn add_in_order(in_order: &InOrder<Hash>, task: &Task, read: &[u8], stop: &Stop) -> Result<()> {
+    in_order.give(task.all(), stop, |hash| {
+        zeros(task.hole_bytes(), |zeros| {
+            hash.add(zeros);
+            Ok(())
+        })?;
+        hash.add(read);
+        Ok(())
+    })
+}
+
 /// What the copiers have done.
-struct Done<'a> {
-    target: &'a mut Target,
+struct Done {
     /// Tasks done before an earlier one: from where to where.
     ahead: BTreeMap<u64, u64>,
     written: u64,
+    /// Up to where all is done.
+    done: u64,
     noted: Instant,
 }
 
-impl Done<'_> {
+impl Done {
     /// Adds a task, and notes from time to time up to where all is copied.
-    fn add(&mut self, task: &Task, written: u64) -> Result<()> {
+    fn add(&mut self, task: &Task, written: u64, target: &Target) -> Result<()> {
         self.written += written;
         self.ahead.insert(task.from, task.bytes.end);
-        while let Some(end) = self.ahead.remove(&self.target.state.done) {
-            self.target.state.done = end;
+        while let Some(end) = self.ahead.remove(&self.done) {
+            self.done = end;
         }
-        if self.noted.elapsed() >= self.target.checkpoint {
-            self.target.note()?;
+        if self.noted.elapsed() >= target.checkpoint {
+            target.note(self.done)?;
             self.noted = Instant::now();
         }
         Ok(())
@@ -371,41 +660,6 @@ impl Done<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the copiers write to.
-struct Sink {
-    device: Arc<Device>,
-    /// Whether what is not written reads as zero.
-    holes: bool,
-}
-
-impl Sink {
-    /// Writes `bytes` at `offset`, but leaves holes where it may; returns how many were written.
-    fn write(&self, bytes: &[u8], offset: u64) -> Result<u64> {
-        if !self.holes {
-            self.device.write_at(bytes, offset)?;
-            return Ok(bytes.len() as u64);
-        }
-        let mut written = 0;
-        let mut from = 0;
-        while from < bytes.len() {
-            let block = |at: usize| &bytes[at..bytes.len().min(at + HOLE_BYTES)];
-            if is_zero(block(from)) {
-                from += HOLE_BYTES;
-                continue;
-            }
-            let mut end = from + block(from).len();
-            while end < bytes.len() && !is_zero(block(end)) {
-                end += block(end).len();
-            }
-            self.device
-                .write_at(&bytes[from..end], offset + from as u64)?;
-            written += (end - from) as u64;
-            from = end;
-        }
-        Ok(written)
-    }
 }
 
 /// Refuses a state that would not be a file, or would be what `state` must not be.

@@ -2,7 +2,8 @@
 
 //! What there is to copy.
 
-use super::{BUFFER_BYTES, HOLE_BYTES};
+use super::image::HOLE_BYTES;
+use super::BUFFER_BYTES;
 use crate::buffer::AlignedBuf;
 use crate::extents::Extents;
 use crate::snapshot::Snapshot;
@@ -14,6 +15,26 @@ pub struct Task {
     pub from: u64,
     pub bytes: Range<u64>,
     pub what: What,
+}
+
+impl Task {
+    /// All that is done with it: the hole before its bytes, and these.
+    pub fn all(&self) -> Range<u64> {
+        self.from..self.bytes.end
+    }
+
+    /// How many bytes of it must be read.
+    pub fn data_bytes(&self) -> usize {
+        match self.what {
+            What::Data => (self.bytes.end - self.bytes.start) as usize,
+            What::Zero => 0,
+        }
+    }
+
+    /// How many bytes of it, before the others, are zero.
+    pub fn hole_bytes(&self) -> u64 {
+        self.bytes.end - self.from - self.data_bytes() as u64
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +53,7 @@ pub struct Plan<'a> {
     bytes: u64,
     /// The data that was found but not handed out.
     data: Range<u64>,
-    /// Whether holes must be made zero.
+    /// Whether what is a hole is handed out, too.
     zero: bool,
 }
 
@@ -42,13 +63,13 @@ impl<'a> Plan<'a> {
     /// Bytes made zero at once.
     const ZERO_BYTES: u64 = 64 << 20;
 
-    /// What there is to do from byte `from` of `snapshot` on; what is a hole, too, if `zero`.
-    pub fn new(snapshot: &'a Snapshot, from: u64, zero: bool) -> Self {
+    /// What there is to do with the bytes `range` of `snapshot`; what is a hole, too, if `zero`.
+    pub fn new(snapshot: &'a Snapshot, range: Range<u64>, zero: bool) -> Self {
         Self {
             extents: Extents::new(snapshot),
-            at: from,
-            bytes: snapshot.bytes(),
-            data: from..from,
+            at: range.start,
+            bytes: range.end,
+            data: range.start..range.start,
             zero,
         }
     }
@@ -58,10 +79,10 @@ impl<'a> Plan<'a> {
         let block = AlignedBuf::ALIGN as u64;
         let data = self.extents.next(from);
         if data.is_empty() {
-            return data;
+            return self.bytes..self.bytes;
         }
         let end = data.end.next_multiple_of(block).min(self.bytes);
-        data.start - data.start % block..end
+        (data.start - data.start % block).min(end)..end
     }
 
     /// Whether all was handed out.

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `snap_export` to a pipe, the digest that it tells, and what it verifies.
+
+mod common;
+
+use common::{fails, ok, patch, run, tool, Image, Ran};
+use proptest::prelude::*;
+use rustix::pty::{grantpt, openpt, ptsname, unlockpt, OpenptFlags};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tempfile::{tempdir, TempDir};
+
+struct Files {
+    dir: TempDir,
+    image: Image,
+}
+
+impl Files {
+    fn of(image: Image) -> Self {
+        let dir = tempdir().unwrap();
+        image.write_cow(&dir.path().join("cow"));
+        image.write_origin(&dir.path().join("origin"));
+        Self { dir, image }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn export(&self, output: &str, options: &[&str]) -> Command {
+        let mut command = tool("export");
+        command.current_dir(self.dir.path());
+        command.args(["-i", "cow", "--origin", "origin", "-o", output]);
+        command.args(options);
+        command
+    }
+
+    fn sha256(&self) -> String {
+        let expected = self.path("expected");
+        fs::write(&expected, self.image.snapshot()).unwrap();
+        let ran = ok(Command::new("sha256sum").arg(&expected));
+        ran.stdout.split(' ').next().unwrap().to_owned()
+    }
+}
+
+fn image() -> impl Strategy<Value = Image> {
+    let old = prop::collection::vec((0_u64..300, 1_u64..20), 0..10);
+    (0_u32..5, old, 0_u64..1000).prop_map(|(shift, runs, more)| {
+        let mut seen = std::collections::HashSet::new();
+        let old = runs.into_iter().flat_map(|(old, length)| old..old + length);
+        let old: Vec<u64> = old.filter(|old| seen.insert(*old)).collect();
+        let mut image = Image::of(1 << shift, &old);
+        image.origin_sectors += more;
+        image
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn every_output_is_the_snapshot(image in image(), hole in 0_u64..100) {
+        let files = Files::of(image);
+        let mut expected = files.image.snapshot();
+        let digest = files.sha256();
+        let output = files.export("-", &["--sha256"]).output().unwrap();
+        prop_assert!(output.status.success());
+        prop_assert!(output.stdout == expected);
+        let said = String::from_utf8(output.stderr).unwrap();
+        prop_assert!(said.contains(&format!("sha256 {digest}\n")), "{}", said);
+
+        let ran = ok(&mut files.export("out", &["--verify", "--sha256"]));
+        prop_assert_eq!(ran.stdout, format!("sha256 {digest}\n"));
+        prop_assert!(fs::read(files.path("out")).unwrap() == expected);
+
+        // Holes of the origin are zeros in a pipe.
+        let last = expected.len() as u64 - 1;
+        let start = (hole * 512).min(last) as usize / 4096 * 4096;
+        let origin = File::options().write(true).open(files.path("origin")).unwrap();
+        let end = origin.metadata().unwrap().len();
+        origin.set_len(start as u64).unwrap();
+        origin.set_len(end).unwrap();
+        let chunk = files.image.chunk_bytes() as usize;
+        let kept: std::collections::HashSet<_> =
+            files.image.records.iter().map(|(old, _)| *old as usize).collect();
+        for (number, bytes) in expected.chunks_mut(chunk).enumerate() {
+            if !kept.contains(&number) {
+                let from = start.saturating_sub(number * chunk).min(bytes.len());
+                bytes[from..].fill(0);
+            }
+        }
+        let output = files.export("-", &[]).output().unwrap();
+        prop_assert!(output.stdout == expected);
+    }
+}
+
+#[test]
+fn a_pipe_gets_nothing_else() {
+    let files = Files::of(Image::of(8, &(0..3000).map(|i| i * 2).collect::<Vec<_>>()));
+    let expected = files.image.snapshot();
+    fails(&mut files.export("-", &["--json"]), "--json");
+    for options in [&["--verify"][..], &["--restart"], &["--state", "state"]] {
+        let ran = run(&mut files.export("-", options));
+        assert_eq!((ran.code, &ran.stdout[..]), (Some(1), ""), "{ran:?}");
+    }
+    // By a FIFO's name, too.
+    let fifo = files.path("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let mut child = files.export("fifo", &["--json", "--sha256"]);
+    let child = child.stdout(Stdio::piped()).spawn().unwrap();
+    assert!(fs::read(&fifo).unwrap() == expected);
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json["sha256"], files.sha256());
+
+    // A reader that goes away ends it, without a word.
+    let mut command = files.export("-", &[]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut start = [0; 1000];
+    child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+    assert!(start == expected[..1000]);
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    assert_eq!((ran.code, &ran.stderr[..]), (Some(1), ""));
+    // Standard output that is a file is known for it, and for an input.
+    let cow = File::options()
+        .append(true)
+        .open(files.path("cow"))
+        .unwrap();
+    let mut command = files.export("-", &[]);
+    fails(command.stdout(cow), "cannot be the output");
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = files.export("-", &[]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("standard output: cannot write"));
+}
+
+#[test]
+fn a_terminal_is_refused() {
+    // What a terminal takes without a reader.
+    let files = Files::of(Image::of(1, &[3]));
+    let pty = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&pty).unwrap();
+    unlockpt(&pty).unwrap();
+    let name = ptsname(&pty, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = File::options().write(true).open(&name).unwrap();
+    fails(
+        files.export("-", &[]).stdout(terminal),
+        "-: it is a terminal",
+    );
+    symlink(&name, files.path("terminal")).unwrap();
+    fails(&mut files.export("terminal", &[]), "it is a terminal");
+}
+
+#[test]
+fn an_interrupted_stream_says_so() {
+    let files = Files::of(Image::of(8, &(0..3000).collect::<Vec<_>>()));
+    let mut command = files.export("-", &[]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 4096]).unwrap();
+    let id = child.id().to_string();
+    assert!(Command::new("kill")
+        .args(["-s", "INT", &id])
+        .status()
+        .unwrap()
+        .success());
+    std::thread::sleep(Duration::from_millis(50));
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("interrupted"), "{ran:?}");
+    assert!(rest.len() < files.image.snapshot().len() - 4096);
+}
+
+#[test]
+fn verify_finds_what_was_lost() {
+    let files = Files::of(Image::of(8, &(0..8000).collect::<Vec<_>>()));
+    let [state, partial] = ["out.partial.state", "out.partial"].map(|name| files.path(name));
+    let interrupted = |at_least: u64| {
+        for delay in (1..).step_by(3) {
+            let mut child = files
+                .export("out", &["--checkpoint=0", "-q"])
+                .spawn()
+                .unwrap();
+            std::thread::sleep(Duration::from_millis(delay % 300));
+            let _ = child.kill();
+            child.wait().unwrap();
+            let _ = fs::remove_file(files.path("out"));
+            let noted = fs::read_to_string(&state).unwrap_or_default();
+            let noted: serde_json::Value = serde_json::from_str(&noted).unwrap_or_default();
+            if noted["done"].as_u64().is_some_and(|done| done >= at_least) {
+                return;
+            }
+        }
+    };
+    // The few places at which an export looks before it goes on are further apart.
+    interrupted(8 << 20);
+    patch(&partial, 100_000, &[0xfe]);
+    let verify = ["--verify", "--sha256"];
+    let ran = fails(
+        &mut files.export("out", &verify),
+        "it does not hold what was written",
+    );
+    assert!(
+        !files.path("out").exists() && ran.stdout.is_empty(),
+        "{ran:?}"
+    );
+    // Nobody goes on with that.
+    fails(&mut files.export("out", &verify), "remove it");
+    fs::remove_file(&partial).unwrap();
+    interrupted(8 << 20);
+    let ran = ok(&mut files.export("out", &verify));
+    assert!(ran.stderr.contains("going on at byte"), "{ran:?}");
+    assert_eq!(ran.stdout, format!("sha256 {}\n", files.sha256()));
+    assert!(fs::read(files.path("out")).unwrap() == files.image.snapshot());
+}
