@@ -10,6 +10,7 @@ use crate::format::{
     SECTOR_BYTES,
 };
 pub use crate::growable::Userspace;
+use crate::identity::cow_of_snapshot;
 use crate::interrupt::Interrupt;
 use std::path::Path;
 use std::sync::mpsc::{sync_channel, Receiver};
@@ -123,6 +124,14 @@ impl Cow {
         if device.bytes() == 0 {
             return Err(Error::Refused(format!(
                 "{}: it is smaller than a sector and holds no header",
+                device.path().display()
+            )));
+        }
+        let meta = device.file().metadata().ok();
+        if let Some(cow) = meta.as_ref().and_then(cow_of_snapshot) {
+            return Err(Error::Refused(format!(
+                "{}: it is the snapshot, whose COW device is /dev/mapper/{cow}: deactivate it and \
+                 give its name as VG/LV",
                 device.path().display()
             )));
         }

@@ -121,6 +121,26 @@ fn add(parts: &mut Vec<Part>, owner: Owner, bytes: Range<u64>, exact: bool, dept
     }
 }
 
+/// The name of the COW device, where the block device of `meta` is not that but the snapshot, as
+/// LVM makes it.
+pub fn cow_of_snapshot(meta: &Metadata) -> Option<String> {
+    match Owner::of(meta) {
+        Owner::Device(number) => cow_below(&directory_of(number)),
+        Owner::File(..) => None,
+    }
+}
+
+/// The same, of the device of which `directory` in sysfs tells.
+fn cow_below(directory: &Path) -> Option<String> {
+    let below = fs::read_dir(directory.join("slaves")).ok()?;
+    let cow = below.flatten().find(|entry| {
+        let uuid = fs::read_to_string(entry.path().join("dm/uuid")).unwrap_or_default();
+        uuid.starts_with("LVM-") && uuid.trim().ends_with("-cow")
+    })?;
+    let name = fs::read_to_string(cow.path().join("dm/name")).ok()?;
+    Some(name.trim().into())
+}
+
 /// What sysfs has of a block device.
 fn directory_of(number: u64) -> PathBuf {
     let (major, minor) = (major(number), minor(number));
@@ -171,6 +191,22 @@ mod tests {
             exact: *exact,
         });
         Identity(parts.collect())
+    }
+
+    #[test]
+    fn knows_a_snapshot_from_its_cow_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = |device: &str, uuid: &str| {
+            let dm = dir.path().join(device).join("slaves/dm-7/dm");
+            fs::create_dir_all(&dm).unwrap();
+            fs::write(dm.join("uuid"), format!("{uuid}\n")).unwrap();
+            fs::write(dm.join("name"), "vg-snap-cow\n").unwrap();
+            cow_below(&dir.path().join(device))
+        };
+        assert_eq!(below("snap", "LVM-abc-cow"), Some("vg-snap-cow".into()));
+        assert_eq!(below("origin", "LVM-abc-real"), None);
+        assert_eq!(below("mine", "abc-cow"), None);
+        assert_eq!(cow_below(dir.path()), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::fmt::Display;
-use std::io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::path::Path;
 
 /// Results, messages and progress. Quiet, it shows nothing but why a tool failed.
@@ -80,18 +80,17 @@ impl Report {
         }
     }
 
-    /// Writes what is left. An error tells what of the result could not be written; a reader that
-    /// went away is none.
+    /// Writes what is left. An error tells what of the result could not be written.
     pub fn finish(&self) -> Result<()> {
         let flushed = self.stdout.borrow_mut().flush();
         self.note(flushed);
         match self.failed.take() {
-            Some(source) if source.kind() != ErrorKind::BrokenPipe => Err(Error::File {
+            Some(source) => Err(Error::File {
                 path: Path::new("standard output").into(),
                 action: "write to",
                 source,
             }),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 

@@ -251,12 +251,22 @@ fn outputs_are_not_overwritten() {
     assert_eq!(files.export(&output, &["--force"]).code, Some(0));
     assert!(!files.path("out.partial").exists() && !files.path("out.partial.state").exists());
 
-    let mut same = tool("merge");
-    same.arg("-i")
-        .arg(&files.cow)
-        .arg("--origin")
-        .arg(&files.cow);
-    fails(&mut same, "in use");
+    // By whatever name the COW device is called.
+    let link = files.path("link");
+    std::os::unix::fs::symlink(&files.cow, &link).unwrap();
+    for origin in [&files.cow, &link] {
+        let mut same = tool("merge");
+        same.arg("-i").arg(&files.cow).arg("--origin").arg(origin);
+        fails(&mut same, "cannot be its origin");
+        let mut same = tool("export");
+        same.arg("-i").arg(&files.cow).arg("--origin").arg(origin);
+        fails(
+            same.arg("-o").arg(files.path("new")),
+            "cannot be its origin",
+        );
+        let mut same = tool("delta");
+        fails(same.arg(&files.cow).arg(origin), "the same COW device");
+    }
 }
 
 #[test]

@@ -86,11 +86,9 @@ fn a_reader_that_goes_away_stops_no_work() {
                 command.stderr(Stdio::null());
             }
             let status = command.stdout(writer).status().unwrap();
-            // Never a panic.
-            assert!(
-                matches!(status.code(), Some(0 | 1)),
-                "{command:?}: {status:?}"
-            );
+            // What was asked for was not written, but for an export, which says nothing there.
+            let is_export = command.get_args().next().unwrap() == "export";
+            assert_eq!(status.code(), Some(i32::from(!is_export)), "{command:?}");
         }
     }
     ok(tool("check").arg(files.path("out")));

@@ -137,6 +137,11 @@ fn what_reads() {
     let dump = files.json("dump", &["dump", "-f", "json", "cow"]);
     assert_eq!(dump["exceptions"], json!([[10, 2, 3], [20, 5, 2]]));
     files.json("dump", &["dump", "-f", "json", "--header-only", "cow"]);
+    let size = ["size", "--json", "--origin-size", "1g"];
+    assert_eq!(files.json("size", &size)["chunks"], 1 << 18);
+    let chunks = files.json("rmap", &["rmap", "--json", "cow", "0..4", "100"]);
+    assert_eq!(chunks.as_array().unwrap().len(), 5);
+    assert!(!schema("rmap").is_valid(&json!([{ "new": 1, "kind": "data" }])));
     Image::of(8, &[]).write_cow(&files.path("cow"));
     let none = files.json("dump", &["dump", "-f", "json", "cow"]);
     assert_eq!(none["records"], 0);

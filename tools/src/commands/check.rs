@@ -12,6 +12,7 @@ use crate::growable::push;
 use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
 use crate::report::Report;
+use crate::units::chunk_sectors;
 use clap::Args;
 use serde::{Serialize, Serializer};
 use std::path::PathBuf;
@@ -25,9 +26,9 @@ pub struct Check {
     #[command(flatten)]
     origin: OriginArgs,
 
-    /// The chunk size that the table would ask for, in sectors of 512 bytes, 0 for the default; it
-    /// only matters where there is no snapshot yet
-    #[arg(long, value_name = "SECTORS", default_value_t = 0)]
+    /// The chunk size that the table would ask for, 0 for the default; it only matters where there
+    /// is no snapshot yet
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = chunk_sectors)]
     chunk_size: u32,
 
     /// Only check the header; nothing is said of the records, which are not read

@@ -2,19 +2,17 @@
 
 //! `snap_delta`
 
+use super::pair::{self, Pair};
 use super::Tool;
-use crate::cow::{Cow, Origin};
-use crate::delta::{delta, in_sectors, Other};
-use crate::device::{Access, Device};
-use crate::error::{Error, Result};
+use crate::delta::{delta, in_sectors};
+use crate::error::Result;
 use crate::interrupt::Interrupt;
-use crate::lvm::{Named, Volumes};
+use crate::lvm::Volumes;
 use crate::output::Output;
 use crate::report::Report;
-use crate::snapshot::Snapshot;
+use crate::units::sectors;
 use clap::{Args, ValueEnum};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -39,8 +37,8 @@ pub struct Delta {
     #[arg(long, value_name = "DEV", conflicts_with = "origin_size")]
     origin: Option<PathBuf>,
 
-    /// The origin's size in sectors of 512 bytes, where the device is not at hand
-    #[arg(long, value_name = "SECTORS")]
+    /// The origin's size, where the device is not at hand
+    #[arg(long, value_name = "SIZE", value_parser = sectors)]
     origin_size: Option<u64>,
 
     /// Read both sides, and tell only what does differ
@@ -90,23 +88,15 @@ EXAMPLES
 
     fn run(self, _report: &Report, volumes: &Volumes) -> Result<bool> {
         let interrupt = Interrupt::watch()?;
-        let cows: Vec<&Path> = [Some(&self.cow), self.other.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(PathBuf::as_path)
-            .collect();
-        let named = volumes.cows(&cows)?;
-        let origin = self.known_origin(&named, volumes)?;
-        if self.compare && origin.is_none() {
-            return Err(Error::Refused("give --origin with --compare".into()));
-        }
-        let origin = origin.map(|path| Device::open(&path, Access::Read));
-        // One opening for both: a device is opened exclusively.
-        let origin = origin.transpose()?.map(Arc::new);
-        let snapshot = self.snapshot(&named[0].cow, origin.clone(), &interrupt)?;
-        let other = named.get(1);
-        let other = other.map(|other| self.snapshot(&other.cow, origin, &interrupt));
-        let other = other.transpose()?;
+        let pair = Pair {
+            cow: &self.cow,
+            other: self.other.as_deref(),
+            origin: self.origin.as_deref(),
+            origin_size: self.origin_size,
+            needs_origin: self.compare.then_some("give --origin with --compare"),
+            trust_invalid: self.trust_invalid,
+        };
+        let (snapshot, other) = pair.open(volumes, &interrupt)?;
         let mut output = Output::new(&volumes.output(&self.output)?, self.force);
         for input in [Some(&snapshot), other.as_ref()].into_iter().flatten() {
             output = input.inputs().fold(output, Output::apart_from);
@@ -118,8 +108,7 @@ EXAMPLES
         };
         output.put(open)?;
         let mut first = true;
-        let other = other.as_ref().map_or(Other::Origin, Other::Snapshot);
-        delta(&snapshot, &other, self.compare, |range| {
+        delta(&snapshot, &pair::other(&other), self.compare, |range| {
             let (begin, length) = in_sectors(&range);
             if !std::mem::take(&mut first) {
                 output.put(separator)?;
@@ -135,40 +124,5 @@ EXAMPLES
         output.put(close)?;
         output.finish()?;
         Ok(true)
-    }
-}
-
-impl Delta {
-    /// The origin, where one is given or known; both snapshots must have the same.
-    fn known_origin(&self, named: &[Named], volumes: &Volumes) -> Result<Option<PathBuf>> {
-        if let [Named { origin: one, .. }, Named { origin: two, .. }] = named {
-            if one != two {
-                return Err(Error::Refused(
-                    "the two are snapshots of different origins, or only one is given by LVM's name"
-                        .into(),
-                ));
-            }
-        }
-        let origin = volumes.origin(&named[0], self.origin.as_deref())?;
-        if origin.is_some() && self.origin_size.is_some() {
-            return Err(Error::Refused(
-                "LVM knows the snapshot's origin; leave out --origin-size".into(),
-            ));
-        }
-        Ok(origin)
-    }
-
-    fn snapshot(
-        &self,
-        cow: &Path,
-        origin: Option<Arc<Device>>,
-        interrupt: &Interrupt,
-    ) -> Result<Snapshot> {
-        let size = match origin.as_deref() {
-            Some(origin) => Origin::of(origin)?,
-            None => Origin::of_size(self.origin_size)?,
-        };
-        let cow = Cow::open(cow, Access::Read, size)?.watching(interrupt);
-        Snapshot::new(cow, origin, self.origin_size, self.trust_invalid)
     }
 }

@@ -2,7 +2,7 @@
 
 //! `snap_export`
 
-use super::Tool;
+use super::{refuse_own_cow, Tool};
 use crate::cow::{Cow, Origin};
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
@@ -11,6 +11,7 @@ use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
+use crate::units::sectors;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,8 +43,8 @@ pub struct Export {
     #[arg(long, conflicts_with = "origin")]
     cow_only: bool,
 
-    /// With --cow-only, the size of the image in sectors of 512 bytes
-    #[arg(long, value_name = "SECTORS", requires = "cow_only")]
+    /// With --cow-only, the size of the image
+    #[arg(long, value_name = "SIZE", requires = "cow_only", value_parser = sectors)]
     origin_size: Option<u64>,
 
     /// Export a snapshot that is marked invalid
@@ -125,6 +126,9 @@ output, or to standard error where the image goes to standard output.";
         }
         let origin = volumes.origin(&named, self.origin.as_deref())?;
         let origin = origin.filter(|_| !self.cow_only);
+        if let Some(origin) = &origin {
+            refuse_own_cow(origin, &named.cow)?;
+        }
         let origin = origin.map(|path| Device::open(&path, Access::Read));
         let origin = origin.transpose()?.map(Arc::new);
         let size = match origin.as_deref() {

@@ -2,7 +2,7 @@
 
 //! `snap_merge`
 
-use super::Tool;
+use super::{refuse_own_cow, Tool};
 use crate::cow::{Cow, Origin};
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
@@ -11,6 +11,7 @@ use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
 use crate::merge::{merge, Merged, Options};
 use crate::report::Report;
+use crate::units::sectors;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -35,8 +36,8 @@ pub struct Merge {
     #[arg(long)]
     trust_invalid: bool,
 
-    /// How much is copied before it is made durable, in sectors of 512 bytes
-    #[arg(long, value_name = "SECTORS", default_value_t = 131_072)]
+    /// How much is copied before it is made durable
+    #[arg(long, value_name = "SIZE", default_value = "64m", value_parser = sectors)]
     batch: u64,
 
     /// Write the result as a JSON object to standard output
@@ -90,6 +91,7 @@ EXAMPLES
                 "give --origin, which is to be merged into".into(),
             ));
         };
+        refuse_own_cow(&origin, &named.cow)?;
         let origin = Device::open(&origin, access)?;
         let cow = Cow::open(&named.cow, access, Origin::of(&origin)?)?.watching(&interrupt);
         report.tail(&origin);

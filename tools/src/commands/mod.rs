@@ -9,16 +9,21 @@ mod export;
 mod generate;
 mod manual;
 mod merge;
+mod pair;
 mod repair;
 mod restore;
+mod rmap;
+mod size;
 mod stat;
 
 use crate::cow::Origin;
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::lvm::{Named, Volumes};
 use crate::output::Output;
 use crate::report::{say, Report};
+use crate::units::sectors;
 use clap::{ArgMatches, Args, Command};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -42,6 +47,14 @@ const JSON: &str = "\
 JSON
   The fields of what is written as JSON are in the schema that snap_tools generate schema \
 writes. Sectors have 512 bytes.";
+
+/// And of sizes.
+const SIZES: &str = "\
+SIZES
+  A size without a unit is in sectors of 512 bytes. With a unit it is as LVM takes it: b for bytes, \
+s for sectors, k, m, g, t, p, e for KiB, MiB, GiB and so on, also written 4KiB. Where --units says \
+in which unit sizes are told, a capital letter stands for powers of 1000, and h for the unit that \
+fits.";
 
 /// What ends every manual page.
 const EXIT_STATUS: &str = "\
@@ -92,6 +105,8 @@ const TOOLS: &[Entry] = &[
     entry::<merge::Merge>(),
     entry::<delta::Delta>(),
     entry::<stat::Stat>(),
+    entry::<rmap::Rmap>(),
+    entry::<size::Size>(),
 ];
 
 const fn entry<T: Tool>() -> Entry {
@@ -105,7 +120,10 @@ const fn entry<T: Tool>() -> Entry {
 fn command<T: Tool>() -> Command {
     let command = Command::new(T::NAME)
         .version(VERSION)
-        .after_long_help(format!("{}\n\n{LVM}\n\n{JSON}\n\n{EXIT_STATUS}", T::EXTRA));
+        .after_long_help(format!(
+            "{}\n\n{LVM}\n\n{SIZES}\n\n{JSON}\n\n{EXIT_STATUS}",
+            T::EXTRA
+        ));
     // The description comes last: it would else be that of the options.
     T::augment_args(command).about(T::ABOUT).long_about(format!(
         "{}\n\n{}",
@@ -187,8 +205,9 @@ struct OriginArgs {
     #[arg(long, value_name = "DEV", conflicts_with = "origin_size")]
     origin: Option<PathBuf>,
 
-    /// The origin's size in sectors of 512 bytes, where the device is not at hand
-    #[arg(long, value_name = "SECTORS")]
+    /// The origin's size, where the device is not at hand: sectors of 512 bytes, or with a unit as in
+    /// 10g or 10GiB
+    #[arg(long, value_name = "SIZE", value_parser = sectors)]
     origin_size: Option<u64>,
 }
 
@@ -221,6 +240,19 @@ impl OriginArgs {
             None => output,
         }
     }
+}
+
+/// Refuses an origin that is the COW device itself, by whatever name, before either is opened: the
+/// second opening would only find it in use.
+fn refuse_own_cow(origin: &Path, cow: &Path) -> Result<()> {
+    if !Identity::of_path(origin).overlaps(&Identity::of_path(cow)) {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "{}: it is (or holds, or is a part of) the COW device {} and cannot be its origin",
+        origin.display(),
+        cow.display()
+    )))
 }
 
 /// Parses a range of chunks: `FIRST..END`, `FIRST..` or `..END`.

@@ -12,6 +12,7 @@ use crate::lvm::Volumes;
 use crate::output::Output;
 use crate::repair::{Dropped, Options, Plan, Repaired};
 use crate::report::Report;
+use crate::units::chunk_sectors;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -30,8 +31,8 @@ pub struct Repair {
     #[command(flatten)]
     origin: OriginArgs,
 
-    /// The chunk size in sectors of 512 bytes, where the header is lost
-    #[arg(long, value_name = "SECTORS")]
+    /// The chunk size, where the header is lost
+    #[arg(long, value_name = "SIZE", value_parser = chunk_sectors)]
     chunk_size: Option<u32>,
 
     /// Mark an invalid snapshot valid again

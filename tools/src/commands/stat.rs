@@ -2,6 +2,7 @@
 
 //! `snap_stat`
 
+use super::size::lvm_chunk;
 use super::Tool;
 use crate::cow::{Cow, Origin};
 use crate::device::Access;
@@ -10,6 +11,7 @@ use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
 use crate::report::Report;
 use crate::stat::{live, stat, Live, Stat as Found, Usage};
+use crate::units::Units;
 use clap::Args;
 use serde_json::{json, Value};
 use std::path::PathBuf;
@@ -20,6 +22,10 @@ pub struct Stat {
     /// or the device-mapper name of one that is
     #[arg(value_name = "INPUT|NAME")]
     input: PathBuf,
+
+    /// The unit of what is told: h, b, s, k, m, g, t, p, e as LVM has them; JSON is in sectors
+    #[arg(long, value_name = "UNIT", default_value = "h", value_parser = Units::parse)]
+    units: Units,
 
     /// Write the result as a JSON object
     #[arg(long)]
@@ -39,7 +45,7 @@ other chunk sizes would have cost for the same writes to the origin. The advice 
 chunk size that would have taken at most a tenth more space: larger chunks mean fewer copies.
 
 Of an active snapshot, given by its device-mapper name, only the sizes are known; a path that \
-exists is taken for a COW device. Sizes are in sectors of 512 bytes.";
+exists is taken for a COW device.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_stat /dev/vg/cow
@@ -57,7 +63,7 @@ EXAMPLES
             if self.json {
                 report.json(&live_json(&live));
             } else {
-                tell_live(&live, report);
+                tell_live(&live, self.units, report);
             }
             return Ok(matches!(live, Live::Active(_)));
         }
@@ -67,7 +73,7 @@ EXAMPLES
         if self.json {
             report.json(&to_json(&found));
         } else {
-            tell(&found, report);
+            tell(&found, self.units, report);
         }
         Ok(true)
     }
@@ -78,9 +84,10 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{:.1}%", part as f64 * 100.0 / whole.max(1) as f64)
 }
 
-fn tell_usage(usage: &Usage, report: &Report) {
+fn tell_usage(usage: &Usage, units: Units, report: &Report) {
     let line = |name, sectors: u64, share: String| {
-        report.line(format_args!("{name:<12}{sectors:>16} sectors{share}"));
+        let size = units.show(sectors);
+        report.line(format_args!("{name:<12}{size:>16}{share}"));
     };
     line("chunk size", usage.chunk_size, String::new());
     line("total", usage.total, String::new());
@@ -101,8 +108,8 @@ fn usage_json(usage: &Usage) -> Value {
     })
 }
 
-fn tell(found: &Found, report: &Report) {
-    tell_usage(&found.usage(), report);
+fn tell(found: &Found, units: Units, report: &Report) {
+    tell_usage(&found.usage(), units, report);
     report.line(format_args!("valid       {:>16}", found.header.valid));
     report.line(format_args!(
         "records     {:>16} in {} runs",
@@ -112,17 +119,23 @@ fn tell(found: &Found, report: &Report) {
         let (from, to) = (1_u64 << class, (2_u64 << class) - 1);
         report.line(format_args!("  runs of {from} to {to}: {count}"));
     }
-    report.line(format_args!("chunk sizes for the same writes, in sectors:"));
+    report.line("chunk sizes for the same writes:");
     for size in &found.sizes {
         report.line(format_args!(
-            "  {:>8}: {} chunks, {} sectors",
-            size.chunk_sectors, size.chunks, size.sectors
+            "  {:>10}: {} chunks, {}",
+            units.show(size.chunk_sectors.into()),
+            size.chunks,
+            units.show(size.sectors)
         ));
     }
-    report.line(format_args!(
-        "advice: chunk size {} sectors",
-        found.advice()
-    ));
+    let advice = found.advice();
+    let shown = units.show(advice.into());
+    // LVM's own bounds.
+    let paste = lvm_chunk(advice.clamp(8, 1024)).unwrap_or_default();
+    report.line(match advice {
+        8..=1024 => format!("advice: chunk size {shown}: lvcreate -s -c {paste}"),
+        _ => format!("advice: chunk size {shown}, or as near as LVM can: lvcreate -s -c {paste}"),
+    });
 }
 
 fn to_json(found: &Found) -> Value {
@@ -147,9 +160,9 @@ fn to_json(found: &Found) -> Value {
     object
 }
 
-fn tell_live(live: &Live, report: &Report) {
+fn tell_live(live: &Live, units: Units, report: &Report) {
     match live {
-        Live::Active(usage) => tell_usage(usage, report),
+        Live::Active(usage) => tell_usage(usage, units, report),
         Live::Other(status) => report.line(format_args!("status: {status}")),
     }
 }

@@ -3,14 +3,14 @@
 //! Writes a snapshot's content to an image.
 
 mod image;
-mod in_order;
 mod plan;
-mod state;
+pub(crate) mod state;
 
 use crate::buffer::{is_zero, AlignedBuf};
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
+use crate::in_order::InOrder;
 use crate::interrupt::Interrupt;
 use crate::output::{Kind, Output};
 use crate::report::Report;
@@ -18,7 +18,6 @@ use crate::snapshot::Snapshot;
 use crate::stream::Stream;
 use crate::threads::{share, Stop};
 use image::Image;
-use in_order::InOrder;
 use plan::{Plan, Task, What};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -613,7 +612,8 @@ impl Target {
     }
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
+/// Removes the file `path`, if there is one.
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(file_error(path, "remove")(e)),
         _ => Ok(()),
@@ -663,7 +663,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Refuses a state that would not be a file, or would be what `state` must not be.
-fn refuse_no_file(state: &Output) -> Result<()> {
+pub(crate) fn refuse_no_file(state: &Output) -> Result<()> {
     match state.kind()? {
         Kind::Missing | Kind::File => Ok(()),
         _ => Err(Error::Refused(format!(

@@ -67,18 +67,23 @@ impl State {
 
     /// Writes the state file `path`, durably and at once.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let failed = |source| file_error(path, "write")(source);
-        let text = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;
-        let directory = Output::new(path, true).directory().to_owned();
-        let mut file = tempfile::Builder::new()
-            .prefix(".snap_export.")
-            .tempfile_in(&directory)
-            .map_err(failed)?;
-        file.write_all(&text).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(path).map_err(|e| failed(e.error))?;
-        sync_directory(&directory)
+        let text = serde_json::to_vec(self).map_err(|e| file_error(path, "write")(e.into()))?;
+        write_durably(path, &text)
     }
+}
+
+/// Writes the file `path`, durably and at once.
+pub fn write_durably(path: &Path, text: &[u8]) -> Result<()> {
+    let failed = |source| file_error(path, "write")(source);
+    let directory = Output::new(path, true).directory().to_owned();
+    let mut file = tempfile::Builder::new()
+        .prefix(".snap_state.")
+        .tempfile_in(&directory)
+        .map_err(failed)?;
+    file.write_all(text).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    sync_directory(&directory)
 }
 
 /// The file or device that an export goes to.
