@@ -70,13 +70,18 @@ def _reads(machine, case, snap, rw, kib, depth):
     return figures(result) | {"queue_depth": depth, "cpu_us_per_request": measured.cpu * 1e6 / result.count}
 
 
+def _merge_devices(machine, case, size, others=0):
+    """The origin, and the COW devices of the snapshot that is merged and of others."""
+    cows = [_cow_mib(case, size)] * (1 + others)
+    devices, _ = machine.devices(f"merge{others}-", [ORIGIN_MIB, *cows], case.device, key=(case.chunk_kib, size))
+    return devices
+
+
 @contextmanager
 def _merging(machine, case, store, others=0):
     """Yields the merge of a new snapshot with many exceptions, and what was counted and timed since it began."""
     size = case.size_for(store)
-    cows = [_cow_mib(case, size)] * (1 + others)
-    (origin, cow, *beside), _ = machine.devices(f"merge{others}-", [ORIGIN_MIB, *cows], case.device,
-                                                key=(case.chunk_kib, size))
+    origin, cow, *beside = _merge_devices(machine, case, size, others)
     metadata.write(cow.path, case.chunk_kib, size, 4 * size, case.workload != "merge-sequential")
     module.choose(store)
     with ExitStack() as stack:
@@ -124,8 +129,7 @@ def writes_while_merging(machine, case, store):
     """Somebody uses the origin meanwhile: writes that come at random, to what is merged."""
     if store == "raw":
         size = case.size_for("targets")
-        (origin, *_), _ = machine.devices("merge0-", [ORIGIN_MIB, _cow_mib(case, size)], case.device,
-                                          key=(case.chunk_kib, size))
+        origin, _ = _merge_devices(machine, case, size)
         return figures(fio.poisson(origin.path, case.rate, case.chunk_kib, case.seconds, 4 * size * case.chunk_kib >> 10))
     with _merging(machine, case, store) as (merging, _, size, _):
         megabytes = 4 * size * case.chunk_kib >> 10

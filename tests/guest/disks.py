@@ -2,6 +2,7 @@
 """Block devices to test with: loop devices on files in memory, whose bytes a test can see and change."""
 
 import fcntl
+import hashlib
 import mmap
 import os
 import struct
@@ -58,6 +59,13 @@ def write(path, offset, data):
         os.fdatasync(fd)
     finally:
         os.close(fd)
+
+
+def digest(path):
+    """Of a device, around the page cache, or of a file."""
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def first_difference(a, b, step=512):

@@ -9,7 +9,6 @@ too. SEED chooses others. `make crash` sets them.
 """
 
 import os
-from pathlib import Path
 
 import cow
 import merge
@@ -249,8 +248,6 @@ def stacks():
     module.choose(own)
 
 
-# per cent of the time that copies may keep the devices busy
-THROTTLE = Path("/sys/module/dm_snapshot/parameters/snapshot_copy_throttle")
 # what fails, and how many of it a merge by batches has at least
 FAULTS = [("cow", "read", 60), ("origin", "write", 60), ("origin", "flush", 2), ("cow", "write", 2)]
 
@@ -281,7 +278,7 @@ def test_merge(record, writer, stacks, how, step):
     records = cow.Cow(recording.cow.read()).records()
     if how in ("written", "suspended", "beside another"):
         # so slow that there is something to be met
-        THROTTLE.write_text("10")
+        merge.THROTTLE.write_text("10")
         recording.origin.linger = recording.cow.linger = 0.005
     if how == "failing":
         recording.snapshot.target = "snapshot-merge"
@@ -313,7 +310,7 @@ def test_merge(record, writer, stacks, how, step):
             recording.volume.device.suspend()
             recording.volume.device.resume()
     assert batches or how in ("idle", "failing"), "it was over before anything was written"
-    THROTTLE.write_text("100")
+    merge.THROTTLE.write_text("100")
     merge.wait_done(recording.volume)
     recording.close(aio)
     recording.volume.snapshots.clear()

@@ -5,12 +5,12 @@ RUNS=20 MIB=64 in the environment repeats it, with a snapshot that is as large a
 measurement: run it by hand with -s, and it says how many of the snapshots were lost.
 """
 
-import hashlib
 import mmap
 import os
 import subprocess
 import time
 
+import disks
 import module
 import pytest
 from conftest import CORE
@@ -48,12 +48,6 @@ def monitored():
     daemon.wait(20)
 
 
-def digest(path):
-    with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def overwrite(path):
     """All of it, one MiB after the other, as fast as it goes; returns the longest that one took."""
     longest = 0
@@ -74,7 +68,7 @@ def test_a_fast_writer_does_not_outrun_autoextend(monitored):
     module.full_seconds(10)
     lost = 0
     for _ in range(RUNS):
-        before = digest("/dev/vg/data")
+        before = disks.digest("/dev/vg/data")
         run("lvcreate", "-q", "-y", "-s", "-L", f"{MIB}M", "-n", "snap", "vg/data")
         began = time.monotonic()
         longest = overwrite("/dev/vg/data")
@@ -83,7 +77,7 @@ def test_a_fast_writer_does_not_outrun_autoextend(monitored):
         kept = not attr.startswith("swi-I")
         print(f"{'kept' if kept else 'lost'}: {size}, {seconds:.1f} s, the longest write {longest:.2f} s")
         if kept:
-            assert digest("/dev/vg/snap") == before
+            assert disks.digest("/dev/vg/snap") == before
             assert float(size.rstrip("m").replace(",", ".")) > MIB, "it was not extended"
         lost += not kept
         run("lvremove", "-q", "-y", "vg/snap")

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """LVM on top: what administrators do with snapshots all works, and LVM understands what the store reports."""
 
-import hashlib
 import os
 import re
 import subprocess
 import time
-from pathlib import Path
 
+import disks
+import merge
 import module
 import pytest
 from conftest import STORE
@@ -17,8 +17,6 @@ TOOLS = True
 DISKS = {"one": "96M", "two": "96M"}
 MIB = 1 << 20
 TARGET = "/tmp/mounted"
-# per cent of the time that copies may keep the devices busy
-THROTTLE = Path("/sys/module/dm_snapshot/parameters/snapshot_copy_throttle")
 
 
 def run(*words):
@@ -50,19 +48,12 @@ def noise(path, megabytes):
         os.fsync(file.fileno())
 
 
-def digest(path):
-    """Of a device, around the page cache, or of a file."""
-    with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def random_volume(name, megabytes):
     """A logical volume with random content; its digest."""
     run("lvcreate", "-y", "-q", "-an", "-Zn", "-L", f"{megabytes}M", "-n", name, "vg")
     run("lvchange", "-ay", f"vg/{name}")
     noise(f"/dev/vg/{name}", megabytes)
-    return digest(f"/dev/vg/{name}")
+    return disks.digest(f"/dev/vg/{name}")
 
 
 def overwrite(path, megabytes, at=0):
@@ -80,13 +71,13 @@ def test_snapshot_of_a_mounted_file_system(vg):
     run("mount", "/dev/vg/data", TARGET)
     for n in range(4):
         noise(f"{TARGET}/file{n}", 2)
-    before = {n: digest(f"{TARGET}/file{n}") for n in range(4)}
+    before = {n: disks.digest(f"{TARGET}/file{n}") for n in range(4)}
     run("lvcreate", "-y", "-q", "-s", "-L", "28M", "-n", "snap", "vg/data")
     assert module.serves() == (STORE == "rust"), "the snapshot is the other store's"
     for n in range(4):
         noise(f"{TARGET}/file{n}", 2)
     os.unlink(f"{TARGET}/file0")
-    after = {n: digest(f"{TARGET}/file{n}") for n in range(1, 4)}
+    after = {n: disks.digest(f"{TARGET}/file{n}") for n in range(1, 4)}
     run("umount", TARGET)
 
     attr, origin, percent = lvs("vg/snap", "lv_attr", "origin", "snap_percent")
@@ -94,10 +85,10 @@ def test_snapshot_of_a_mounted_file_system(vg):
     assert 10 < float(percent.replace(",", ".")) < 100
     run("fsck.ext4", "-f", "-n", "/dev/vg/data")
     run("mount", "/dev/vg/snap", TARGET)
-    assert {n: digest(f"{TARGET}/file{n}") for n in range(4)} == before
+    assert {n: disks.digest(f"{TARGET}/file{n}") for n in range(4)} == before
     run("umount", TARGET)
     run("mount", "/dev/vg/data", TARGET)
-    assert {n: digest(f"{TARGET}/file{n}") for n in range(1, 4)} == after
+    assert {n: disks.digest(f"{TARGET}/file{n}") for n in range(1, 4)} == after
     assert not os.path.exists(f"{TARGET}/file0")
     run("umount", TARGET)
 
@@ -117,13 +108,13 @@ def test_deactivation_and_activation(vg):
     before = random_volume("data", 8)
     run("lvcreate", "-y", "-q", "-s", "-L", "16M", "-n", "snap", "vg/data")
     overwrite("/dev/vg/data", 4)
-    after = digest("/dev/vg/data")
+    after = disks.digest("/dev/vg/data")
     percent = lvs("vg/snap", "snap_percent")
     for _ in range(2):
         run("vgchange", "-an", vg)
         run("vgchange", "-ay", vg)
-        assert digest("/dev/vg/snap") == before
-        assert digest("/dev/vg/data") == after
+        assert disks.digest("/dev/vg/snap") == before
+        assert disks.digest("/dev/vg/data") == after
         assert lvs("vg/snap", "snap_percent") == percent
 
 
@@ -131,13 +122,13 @@ def test_overflow_shows_in_lvs_and_leaves_the_origin_alone(vg):
     random_volume("data", 16)
     run("lvcreate", "-y", "-q", "-s", "-L", "4M", "-n", "snap", "vg/data")
     overwrite("/dev/vg/data", 12)
-    after = digest("/dev/vg/data")
+    after = disks.digest("/dev/vg/data")
     attr, percent = lvs("vg/snap", "lv_attr", "snap_percent")
     assert attr.startswith("swi-I-s") and float(percent) == 100
     run("vgchange", "-an", vg)
     run("vgchange", "-ay", vg)
     assert lvs("vg/snap", "lv_attr")[0].startswith("swi-I-s")
-    assert digest("/dev/vg/data") == after
+    assert disks.digest("/dev/vg/data") == after
     overwrite("/dev/vg/data", 4)
     run("lvremove", "-y", "-q", "vg/snap")
     assert lvs("vg/data", "lv_attr")[0].startswith("-wi-a-")
@@ -152,31 +143,24 @@ def test_extending_an_active_snapshot_makes_room(vg):
     assert float(lvs("vg/snap", "snap_percent")[0]) < used / 4
     # far more than there was room for before
     overwrite("/dev/vg/data", 13, at=3)
-    assert digest("/dev/vg/snap") == before
+    assert disks.digest("/dev/vg/snap") == before
     run("vgchange", "-an", vg)
     run("vgchange", "-ay", vg)
-    assert digest("/dev/vg/snap") == before
+    assert disks.digest("/dev/vg/snap") == before
 
 
 def test_merge_brings_the_old_content_back(vg):
     before = random_volume("data", 16)
     run("lvcreate", "-y", "-q", "-s", "-L", "24M", "-n", "snap", "vg/data")
     overwrite("/dev/vg/data", 10, at=2)
-    assert digest("/dev/vg/data") != before
+    assert disks.digest("/dev/vg/data") != before
     run("lvconvert", "-q", "-y", "--merge", "-i", "1", "vg/snap")
-    assert digest("/dev/vg/data") == before
+    assert disks.digest("/dev/vg/data") == before
     assert run("lvs", "--noheadings", "-o", "lv_name", vg).split() == ["data"]
     assert lvs("vg/data", "lv_attr")[0].startswith("-wi-a-")
     run("vgchange", "-an", vg)
     run("vgchange", "-ay", vg)
-    assert digest("/dev/vg/data") == before
-
-
-def whole(path):
-    """A device's bytes, around the page cache."""
-    with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return bytearray(file.read())
+    assert disks.digest("/dev/vg/data") == before
 
 
 def test_merges_one_after_the_other_while_the_origin_is_written(vg):
@@ -184,20 +168,20 @@ def test_merges_one_after_the_other_while_the_origin_is_written(vg):
     random_volume("data", 16)
     contents = []
     for number in range(3):
-        contents.append(whole("/dev/vg/data"))
+        contents.append(disks.read("/dev/vg/data"))
         run("lvcreate", "-y", "-q", "-s", "-L", "20M", "-n", f"snap{number}", "vg/data")
         overwrite("/dev/vg/data", 5, at=3 * number)
     if module.CORE == "rust":
         # else it is over before anybody writes
-        THROTTLE.write_text("1")
+        merge.THROTTLE.write_text("1")
     for number in 1, 2, 0:
         content, written = contents[number], 0
-        merge = subprocess.Popen(["lvconvert", "-q", "-y", "--merge", "-i", "1", f"vg/snap{number}"])
+        lvconvert = subprocess.Popen(["lvconvert", "-q", "-y", "--merge", "-i", "1", f"vg/snap{number}"])
         while "snapshot-merge" not in run("dmsetup", "table", "vg-data"):
-            assert merge.poll() is None, "it was over before anything was written"
+            assert lvconvert.poll() is None, "it was over before anything was written"
             time.sleep(0.01)
         with open("/dev/vg/data", "r+b", buffering=0) as data:
-            while merge.poll() is None:
+            while lvconvert.poll() is None:
                 at = 4096 * (written * 37 % 4096)
                 block = os.urandom(4096)
                 data.seek(at)
@@ -205,10 +189,10 @@ def test_merges_one_after_the_other_while_the_origin_is_written(vg):
                 os.fdatasync(data.fileno())
                 content[at:at + 4096] = block
                 written += 1
-        assert merge.returncode == 0
+        assert lvconvert.returncode == 0
         assert written > 3
-        assert whole("/dev/vg/data") == content, f"after merging snapshot {number}, and {written} writes"
-    THROTTLE.write_text("100")
+        assert disks.read("/dev/vg/data") == content, f"after merging snapshot {number}, and {written} writes"
+    merge.THROTTLE.write_text("100")
     assert run("lvs", "--noheadings", "-o", "lv_name", "vg").split() == ["data"]
 
 
@@ -222,26 +206,26 @@ def test_merge_waits_for_the_next_activation_of_an_origin_in_use(vg):
     run("vgchange", "-an", vg)
     run("vgchange", "-ay", "--poll", "n", vg)
     # the origin is the snapshot at once
-    assert digest("/dev/vg/data") == before
+    assert disks.digest("/dev/vg/data") == before
     run("lvchange", "--poll", "y", "vg/data")
     for _ in range(200):
         if "snap" not in run("lvs", "-a", "--noheadings", "-o", "lv_name", vg):
             break
     assert run("lvs", "-a", "--noheadings", "-o", "lv_name", vg).split() == ["data"]
-    assert digest("/dev/vg/data") == before
+    assert disks.digest("/dev/vg/data") == before
 
 
 def test_two_snapshots_of_one_origin(vg):
     first = random_volume("data", 8)
     run("lvcreate", "-y", "-q", "-s", "-c", "4k", "-L", "16M", "-n", "one", "vg/data")
     overwrite("/dev/vg/data", 2)
-    second = digest("/dev/vg/data")
+    second = disks.digest("/dev/vg/data")
     run("lvcreate", "-y", "-q", "-s", "-c", "512k", "-L", "16M", "-n", "two", "vg/data")
     overwrite("/dev/vg/data", 4, at=1)
-    assert digest("/dev/vg/one") == first
-    assert digest("/dev/vg/two") == second
+    assert disks.digest("/dev/vg/one") == first
+    assert disks.digest("/dev/vg/two") == second
     run("lvremove", "-y", "-q", "vg/one")
-    assert digest("/dev/vg/two") == second
+    assert disks.digest("/dev/vg/two") == second
 
 
 def test_a_cow_device_is_split_off_checked_and_put_back(vg):
@@ -249,7 +233,7 @@ def test_a_cow_device_is_split_off_checked_and_put_back(vg):
     random_volume("origin", 8)
     run("lvcreate", "-y", "-q", "-s", "-L", "8M", "-n", "snap", "vg/origin")
     overwrite("/dev/vg/origin", 2)
-    expected = digest("/dev/vg/snap")
+    expected = disks.digest("/dev/vg/snap")
     run("lvchange", "-an", "vg/origin")
     run("lvconvert", "-y", "--splitsnapshot", "vg/snap")
     run("lvchange", "-ay", "vg/snap", "vg/origin")
@@ -257,7 +241,7 @@ def test_a_cow_device_is_split_off_checked_and_put_back(vg):
     run("lvchange", "-an", "vg/snap", "vg/origin")
     run("lvconvert", "-y", "-s", "-Zn", "vg/origin", "vg/snap")
     run("lvchange", "-ay", "vg/origin")
-    assert digest("/dev/vg/snap") == expected
+    assert disks.digest("/dev/vg/snap") == expected
 
 
 def test_tools_know_volumes_by_name(vg):
@@ -267,7 +251,7 @@ def test_tools_know_volumes_by_name(vg):
     for name, chunk in zip(names, ("4k", "64k")):
         run("lvcreate", "-y", "-q", "-s", "-c", chunk, "-L", "12M", "-n", name, "vg/origin")
         overwrite("/dev/vg/origin", 2, at=2 * names.index(name))
-    expected = {name: digest(f"/dev/vg/{name}") for name in [*names, "origin"]}
+    expected = {name: disks.digest(f"/dev/vg/{name}") for name in [*names, "origin"]}
     chunks = {name: lvs(f"vg/{name}", "chunk_size") for name in names}
 
     refused = subprocess.run([PROGRAM, "check", "vg/one"], capture_output=True, text=True)
@@ -276,7 +260,7 @@ def test_tools_know_volumes_by_name(vg):
     for name in names:
         assert "the kernel would load the snapshot" in run(PROGRAM, "check", f"vg/{name}")
         run(PROGRAM, "export", "-i", f"vg/{name}", "-o", "/tmp/image")
-        assert digest("/tmp/image") == expected[name]
+        assert disks.digest("/tmp/image") == expected[name]
         os.unlink("/tmp/image")
     run(PROGRAM, "delta", "--compare", "vg/one", "vg/two")
     # a file is no device of the size: what was taken is put back all the same
@@ -285,10 +269,10 @@ def test_tools_know_volumes_by_name(vg):
     assert {lvs(f"vg/{name}", "lv_active", "origin")[1].strip() for name in names} == {"origin"}
     assert {name: lvs(f"vg/{name}", "chunk_size") for name in names} == chunks
     run("lvchange", "-ay", "vg/origin")
-    assert {name: digest(f"/dev/vg/{name}") for name in expected} == expected
+    assert {name: disks.digest(f"/dev/vg/{name}") for name in expected} == expected
 
     run("lvremove", "-y", "-q", "vg/two")
     run("lvchange", "-an", "vg/origin")
     run(PROGRAM, "merge", "-i", "vg/one")
     run("lvchange", "-ay", "vg/origin")
-    assert digest("/dev/vg/origin") == digest("/dev/vg/one") == expected["one"]
+    assert disks.digest("/dev/vg/origin") == disks.digest("/dev/vg/one") == expected["one"]

@@ -4,7 +4,6 @@ when the merge is interrupted, and dmsetup status ends as userspace waits for it
 
 import random
 import time
-from pathlib import Path
 
 import cow
 import disks
@@ -19,8 +18,6 @@ CHUNK = 8
 BYTES = CHUNK * 512
 CHUNKS = 6400
 SCATTERED, SEQUENTIAL = 1200, 3900
-# per cent of the time that copies may keep the devices busy
-THROTTLE = Path("/sys/module/dm_snapshot/parameters/snapshot_copy_throttle")
 
 
 def prepare(snapshot, writer, chunks=CHUNKS, scattered=SCATTERED, sequential=SEQUENTIAL, seed=3, target=None):
@@ -82,10 +79,10 @@ def test_merge_of_more_than_5000_chunks_interrupted_again_and_again(snapshot, ma
         left = remaining
         # all of it is to be read before the merge ends
         device.delay(read_ms=25)
-        THROTTLE.write_text("1")
+        merge.THROTTLE.write_text("1")
         merge.activate(volume, snap)
         assert disks.first_difference(disks.read(volume.path), content) is None, f"after {part}"
-        THROTTLE.write_text("100")
+        merge.THROTTLE.write_text("100")
         device.delay(read_ms=slow)
         if not remaining:
             # the kernel with the checkers reads all of it as slowly as it merges, and the Rust core merges it in few batches

@@ -41,7 +41,8 @@ pub enum Kind {
     Header,
     /// So many records are cleared at the end of the list.
     Clear(usize),
-    /// Records are read at the end of the list: so many are skipped, and so many read at most.
+    /// Records are read at the end of the list: so many are skipped, and so many read at most;
+    /// the last is for `Taken::new`.
     Tail(usize, u32, u64),
 }
 
