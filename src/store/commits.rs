@@ -98,6 +98,12 @@ pub(super) struct Outcome<D> {
 }
 
 impl<D: Completion> Outcome<D> {
+    /// How many commits there are.
+    pub(super) fn commits(&self) -> u64 {
+        // CAST: Lossless, a `usize` has at most 64 bits.
+        (self.due.as_ref().map_or(0, KVec::len) + usize::from(self.alone.is_some())) as u64
+    }
+
     /// Runs the completions; returns their set, emptied. To be called with no lock held.
     pub(super) fn complete(mut self) -> Option<KVec<D>> {
         for done in self.due.iter_mut().flat_map(KVec::drain_all) {

@@ -238,7 +238,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         let Some(outcome) = outcome.flatten() else {
             return;
         };
-        self.count_records(|allocator| allocator.set_records(outcome.records));
+        self.count_records(|allocator| allocator.committed(outcome.commits(), outcome.records));
         // The completions may be all that keeps the store: after a handover nobody who drops it waits
         // for the thread of the table before.
         let commits = self.commits.clone();

@@ -4,15 +4,17 @@
 
 use crate::format::Geometry;
 
-/// Hands out the chunks of a COW device in ascending order, and counts those whose commit is
-/// outstanding.
+/// Hands out the chunks of a COW device in ascending order, from the first one again when a merge
+/// left nothing, and counts those whose commit is outstanding.
 pub struct Allocator {
     geometry: Geometry,
-    /// The next chunk to hand out. It never goes back: after a merge that was called off, lower
-    /// chunks may still be in use, since holes make the list shorter than its chunks reach.
+    /// The next chunk to hand out. A merge does not lower it, before all is merged: holes make the
+    /// list shorter than its chunks reach, so that lower chunks may still be in use.
     next: u64,
     /// Chunks handed out and not yet committed.
     pending: u64,
+    /// Chunks that are being committed.
+    committing: u64,
     /// Records in the list.
     records: u64,
     /// Whether records were merged away, so that `next` says nothing about how full the COW is.
@@ -28,6 +30,7 @@ impl Allocator {
             geometry,
             next,
             pending: 0,
+            committing: 0,
             records,
             merged: false,
             dropped: false,
@@ -42,6 +45,11 @@ impl Allocator {
     /// Hands out at most `max` consecutive chunks of a COW device that is `cow_sectors` large now, at
     /// least one; returns the first and how many. `None` if none is left.
     pub fn allocate(&mut self, cow_sectors: u64, max: u32) -> Option<(u64, u32)> {
+        if self.merged && self.records + self.pending + self.committing == 0 {
+            // No chunk is in use. Nothing reads one either: nobody asks for chunks before the table
+            // that merged was suspended, which ends its reads.
+            self.next = Geometry::FIRST_DATA_CHUNK;
+        }
         let first = self.next;
         let fits = |chunk: &u64| self.geometry.can_hold_data(*chunk, cow_sectors);
         let count = (first..first.saturating_add(max.into()))
@@ -61,6 +69,7 @@ impl Allocator {
     /// Notes that a chunk handed out is being committed; returns how many are left that will be.
     pub fn commit(&mut self) -> u64 {
         self.pending = self.pending.saturating_sub(1);
+        self.committing += 1;
         self.pending
     }
 
@@ -75,8 +84,9 @@ impl Allocator {
         self.dropped
     }
 
-    /// Notes the number of records in the list after a commit.
-    pub fn set_records(&mut self, records: u64) {
+    /// Notes the number of records in the list when so many commits are over.
+    pub fn committed(&mut self, commits: u64, records: u64) {
+        self.committing = self.committing.saturating_sub(commits);
         self.records = records;
     }
 

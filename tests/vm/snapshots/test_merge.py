@@ -188,23 +188,63 @@ def test_a_merge_that_was_finished_can_be_activated(snapshot):
     volume.snapshots.clear()
 
 
-@pytest.mark.rust_only
-def test_usage_after_a_merge_that_was_called_off(snapshot):
-    """Chunks are not handed out again then, and it says how full the COW device is."""
-    volume, snap = snapshot(64 * BYTES, 128 * BYTES, CHUNK)
-    for chunk in range(40):
+def use_on(volume, snap):
+    """The merged snapshot is a snapshot again, without a new activation."""
+    snap.target = "snapshot"
+    volume.device.reload(snap.line())
+
+
+def retire(volume):
+    volume.device.remove()
+    volume.device = None
+    volume.snapshots.clear()
+
+
+def test_a_merge_that_was_finished_gives_all_room_back(snapshot):
+    """The COW device is filled twice, with a merge in between."""
+    room = 61  # of 63 chunks: the header and an area have two
+    volume, snap = snapshot(128 * BYTES, 63 * BYTES, CHUNK)
+    for chunk in range(room):
         disks.write(volume.path, chunk * BYTES, b"\x11" * 512)
     volume.drop(snap)
     volume.merge(snap)
     merge.wait_done(volume)
-    snap.target = "snapshot"
-    volume.device.reload(snap.line())
+    use_on(volume, snap)
+    content = bytearray(disks.read(volume.path))
+    assert content == volume.content
+    for chunk in range(room):
+        at = (room + chunk) * BYTES + 512
+        disks.write(volume.path, at, b"\x22" * 512)
+        content[at:at + 512] = b"\x22" * 512
+        assert volume.device.usage() == ((2 + chunk + 1) * CHUNK, snap.cow.sectors, 2 * CHUNK)
+    assert disks.first_difference(disks.read(volume.path), content) is None
+    retire(volume)
+    assert len(cow.Cow(snap.cow.read()).check()) == room
+
+
+@pytest.mark.rust_only
+def test_usage_after_a_merge_that_was_called_off(snapshot, mapped):
+    """Chunks are not handed out again then, and it says how full the COW device is."""
+    device = mapped("cow", 1100 * BYTES)
+    volume, snap = snapshot(2000 * BYTES, 1100 * BYTES, CHUNK, cow=device)
+    for chunk in range(1000):
+        disks.write(volume.path, 2 * chunk * BYTES, b"\x11" * 512)
+    used, _, _ = snap.usage()
+    volume.drop(snap)
+    device.delay(read_ms=200)
+    volume.merge(snap)
+    merge.wait_below(volume, used)
+    use_on(volume, snap)
+    device.delay()
+    content = bytearray(disks.read(volume.path))
     for more in range(1, 4):
-        disks.write(volume.path, (40 + more) * BYTES, b"\x22" * 512)
-        assert volume.device.usage() == ((2 + 40 + more) * CHUNK, snap.cow.sectors, 2 * CHUNK)
-    volume.device.remove()
-    volume.device = None
-    volume.snapshots.clear()
+        at = (2 * more + 1) * BYTES
+        disks.write(volume.path, at, b"\x22" * 512)
+        content[at:at + 512] = b"\x22" * 512
+        allocated, _, metadata = volume.device.usage()
+        assert allocated == used + more * CHUNK and metadata > 2 * CHUNK, "a part was merged, not all"
+    assert disks.first_difference(disks.read(volume.path), content) is None
+    retire(volume)
 
 
 @pytest.mark.rust_core

@@ -56,6 +56,8 @@ struct Active {
     awaited: u64,
     /// Whether records were added since it was activated.
     added: bool,
+    /// Whether all was merged, and nothing was copied since.
+    empty: bool,
 }
 
 /// A disk, the snapshot on it, and what was promised.
@@ -118,6 +120,7 @@ impl World {
                     waiting: Vec::new(),
                     awaited: 0,
                     added: false,
+                    empty: false,
                 };
                 Some((active, found))
             }
@@ -173,6 +176,9 @@ impl World {
                 self.used.insert(new),
                 "chunk {new} was handed out while in use"
             );
+            if std::mem::take(&mut self.active.empty) {
+                assert_eq!(new, Geometry::FIRST_DATA_CHUNK, "room was not given back");
+            }
             // Mostly consecutive, so that there are runs to merge.
             self.next_old += if i % 7 == 6 { 3 } else { 1 };
             let at = self.geometry().chunks(new, 1).sector;
@@ -225,8 +231,9 @@ impl World {
                 }
                 Some(true) => {
                     let records = active.committer.list().records();
-                    active.allocator.set_records(records);
-                    for e in std::mem::take(&mut active.waiting) {
+                    let over = std::mem::take(&mut active.waiting);
+                    active.allocator.committed(over.len() as u64, records);
+                    for e in over {
                         self.acked.insert(e.old, e.new);
                     }
                 }
@@ -339,6 +346,7 @@ impl World {
             }
             let records = active.committer.list().records();
             active.allocator.set_merged(records);
+            active.empty = records == 0;
             for old in &gone {
                 let new = self.acked.remove(old);
                 self.used.remove(&new.unwrap_or_default());
@@ -413,6 +421,7 @@ impl World {
         }
         let records = self.active.committer.list().records();
         self.active.allocator.set_merged(records);
+        self.active.empty = records == 0;
         for old in &gone {
             let new = self.acked.remove(old);
             self.used.remove(&new.unwrap_or_default());
