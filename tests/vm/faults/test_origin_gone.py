@@ -20,9 +20,9 @@ DEPTH = 16
 @pytest.fixture
 def shaky(snapshot, mapped):
     """An origin that can go away, and a snapshot of it."""
-    def make():
-        target = mapped("shaky-origin", CHUNKS * BYTES)
-        volume, snap = snapshot(CHUNKS * BYTES, 2 * CHUNKS * BYTES, CHUNK, target=target)
+    def make(chunks=CHUNKS):
+        target = mapped("shaky-origin", chunks * BYTES)
+        volume, snap = snapshot(chunks * BYTES, 2 * chunks * BYTES, CHUNK, target=target)
         return volume, snap, target
     return make
 
@@ -65,21 +65,26 @@ def test_while_the_snapshot_is_read(shaky):
     assert disks.read(snap.path) == volume.content
 
 
-def test_while_it_is_merged_into(shaky):
-    volume, snap, target = shaky()
-    for chunk in range(0, CHUNKS, 2):
-        disks.write(volume.path, chunk * BYTES, b"\x11" * 512)
+def test_while_it_is_merged_into(shaky, writer):
+    # a delay ends when its table is replaced, and merging goes on at full speed until that is done
+    chunks = 4096
+    volume, snap, target = shaky(chunks)
+    aio = writer(64, 512)
+    for first in range(0, chunks, 128):
+        batch = [(volume.path, chunk * BYTES, b"\x11" * 512) for chunk in range(first, first + 128, 2)]
+        assert aio.write(batch) == [512] * len(batch)
+    aio.release()
     total = snap.usage()[0]
     volume.drop(snap)
     if module.CORE == "rust":
-        # all of it is one batch, of which half is being written then
+        # a part of the first batch is being written then
         target.delay(write_ms=500)
         volume.merge(snap)
         time.sleep(0.1)
     else:
         target.delay(write_ms=2)
         volume.merge(snap)
-        merge.wait_below(volume, total * 3 // 4)
+        merge.wait_below(volume, total * 15 // 16)
     target.fail()
     merge.wait_failed(volume)
     volume.device.remove()
