@@ -248,7 +248,7 @@ fn watches_for_interrupts(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
-    caught & 1 << (signal_hook::consts::SIGINT - 1) != 0
+    caught & (1 << (signal_hook::consts::SIGINT - 1)) != 0
 }
 
 #[test]
