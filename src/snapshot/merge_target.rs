@@ -48,7 +48,7 @@ impl MergeTarget {
         if !bio.is_write() {
             return Mapped::Remapped(bio.into());
         }
-        match snapshot.origin().write(bio) {
+        match snapshot.origin().write(bio, self.side.patience()) {
             Some(bio) => Mapped::Remapped(bio.into()),
             None => Mapped::Submitted,
         }
@@ -90,7 +90,7 @@ impl Target for MergeTarget {
             return self.map_origin(bio);
         };
         if bio.is_write() {
-            return match snapshot.write_merging(bio, devices) {
+            return match snapshot.write_merging(bio, devices, self.side.patience()) {
                 Some(bio) => Mapped::Remapped(bio.into()),
                 None => Mapped::Submitted,
             };

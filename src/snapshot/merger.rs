@@ -19,6 +19,7 @@ use super::{
         Devices,
         ShardCell, //
     },
+    patience::Patience,
     snapshot::Snapshot,
     DM_MSG_PREFIX, //
 };
@@ -197,7 +198,7 @@ impl Merger {
                     snapshot.tell_merge(|merge| merge.reserved(batch, reserved));
                 }
                 Step::Cover { start, end } => {
-                    let waits = origin.cover(start, end);
+                    let waits = origin.cover(start, end, Patience::until(&self.stopping));
                     snapshot.tell_merge(|merge| match waits {
                         None => merge.covered(),
                         Some(until) => merge.waits(until),
@@ -232,7 +233,7 @@ impl Merger {
     fn release(snapshot: &Leased<Snapshot>, devices: &Devices, mut bios: BioList) {
         plugged(|| {
             while let Some(bio) = bios.pop() {
-                if let Some(bio) = snapshot.write_merging(bio, devices) {
+                if let Some(bio) = snapshot.write_merging(bio, devices, Patience::none()) {
                     bio.submit();
                 }
             }

@@ -24,6 +24,7 @@
 //! | `Merger::snapshot`, `SlowIo`'s `todo` (mutexes) | what is merged, what is to be done for it |
 //! | a shard (spinlock) | exceptions and copies under way of its part of an origin |
 //! | `Snapshot::merge` (spinlock) | which chunks are being merged, and the writes that wait for that |
+//! | `Snapshot::room` (spinlock) | how full the COW device becomes |
 //! | `Snapshot::order` (spinlock) | the order in which exceptions are recorded |
 //! | the store's own | chunks handed out |
 //! | `Snapshot::devices` (spinlock) | which table's devices a snapshot uses |
@@ -42,7 +43,9 @@ mod merge_target;
 mod merger;
 mod origin;
 mod origin_target;
+mod patience;
 pub(crate) mod registry;
+mod room;
 mod side;
 mod snapshot_target;
 mod state;

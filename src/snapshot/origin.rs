@@ -23,6 +23,7 @@ use super::{
         Leased,
         Quiesce, //
     },
+    patience::Patience,
     snapshot::Snapshot,
     tracking::Tracking,
     types::Kernel, //
@@ -47,7 +48,6 @@ use crate::dm::{
 use crate::format::NoMemory;
 use crate::memory::When;
 use ::core::sync::atomic::{
-    AtomicBool,
     AtomicU64,
     Ordering::SeqCst, //
 };
@@ -61,18 +61,11 @@ use kernel::{
         Arc,
         SpinLock, //
     },
-    time::{
-        Instant,
-        Monotonic, //
-    },
     workqueue::{
         Work,
         WorkItem, //
     }, //
 };
-
-/// For how many nanoseconds a write waits at most for a COW device to be extended.
-const LONGEST_PAUSE: u64 = 2_000_000_000;
 
 /// A shard and what is counted without its lock.
 #[pin_data]
@@ -131,12 +124,6 @@ pub(super) struct Origin {
     /// For those who wait until `copying` is small.
     #[pin]
     room: WaitQueue,
-    /// What `next_room` counts from.
-    began: Instant<Monotonic>,
-    /// When the next write may ask for room on a COW device that is nearly full: nanoseconds.
-    next_room: AtomicU64,
-    /// Whether a device is about to be suspended.
-    suspending: AtomicBool,
     /// Copies that were finished, ever.
     finished: AtomicU64,
     /// For those who wait until `finished` moves, or a merge may go on.
@@ -165,9 +152,6 @@ impl Origin {
                 snapshots: AtomicU64::new(0),
                 copying: AtomicU64::new(0),
                 room <- WaitQueue::new(c"Origin::room", static_lock_class!()),
-                began: Instant::now(),
-                next_room: AtomicU64::new(0),
-                suspending: AtomicBool::new(false),
                 finished: AtomicU64::new(0),
                 progress <- WaitQueue::new(c"Origin::progress", static_lock_class!()),
                 ended: AtomicU64::new(0),
@@ -225,45 +209,12 @@ impl Origin {
         self.progress.wake_all();
     }
 
-    /// Sleeps while the limit of chunks that are being copied is exceeded, or a COW device is nearly
-    /// full and may be extended.
+    /// Sleeps while the limit of chunks that are being copied is exceeded.
     pub(super) fn wait_for_room(&self) {
         let has_room = || self.copying.load(SeqCst) <= params::cow_threshold().into();
         if !has_room() {
             self.room.wait_until(has_room);
         }
-        let until = self.next_room.load(SeqCst);
-        if until != 0 {
-            let until = until.min(self.now().saturating_add(LONGEST_PAUSE));
-            let is_of_use = || params::full_seconds() != 0 && !self.suspending.load(SeqCst);
-            while self.now() < until && is_of_use() {
-                sleep_ms(10);
-            }
-        }
-    }
-
-    /// Nanoseconds since the origin was made.
-    fn now(&self) -> u64 {
-        self.began.elapsed().as_nanos().unsigned_abs()
-    }
-
-    /// Has those wait for so many nanoseconds more that will ask for room. Any context.
-    pub(super) fn slow_down(&self, nanoseconds: u64) {
-        let now = self.now();
-        let later = |next: u64| Some(next.max(now).saturating_add(nanoseconds));
-        let _ = self.next_room.fetch_update(SeqCst, SeqCst, later);
-    }
-
-    /// A device is about to be suspended, which waits for the writes that it has: none of them is to
-    /// wait any longer because a COW device is nearly full.
-    pub(super) fn suspending(&self) {
-        self.suspending.store(true, SeqCst);
-    }
-
-    /// A device is resumed. A COW device that was nearly full may have been extended.
-    pub(super) fn resuming(&self) {
-        self.next_room.store(0, SeqCst);
-        self.suspending.store(false, SeqCst);
     }
 
     /// So many chunks are not being copied any more.
@@ -295,13 +246,18 @@ impl Origin {
 impl Leased<Origin> {
     /// A write comes to the origin, within one span. Returns it if it may go there now; else it goes
     /// by itself when it may. May sleep.
-    pub(super) fn write<B: Incoming<Bio>>(&self, mut bio: B) -> Option<B> {
+    pub(super) fn write<B: Incoming<Bio>>(
+        &self,
+        mut bio: B,
+        mut patience: Patience<'_>,
+    ) -> Option<B> {
         if !self.has_snapshots() {
             return Some(bio);
         }
         let shard = shard_of(bio.sector());
         let mut spare = Spare::new();
         loop {
+            spare.now = patience.is_over();
             let outcome = self.cell(shard).shard.lock().write_origin(bio, &mut spare);
             self.start(&mut spare);
             bio = match outcome {
@@ -315,8 +271,8 @@ impl Leased<Origin> {
                     self.add_spare(&mut spare, count, shard);
                     bio
                 }
-                OriginWrite::NoMemory(bio) => {
-                    sleep_ms(1);
+                OriginWrite::NotNow(bio) => {
+                    patience.wait();
                     bio
                 }
                 OriginWrite::Full(bio, snapshot) => {
@@ -330,17 +286,18 @@ impl Leased<Origin> {
     /// Whether sectors `start..end` of the origin, within one span, may be overwritten, as far as its
     /// snapshots are concerned. If not, copies are under way for the first of them: up to the sector
     /// that is returned. Sleeps.
-    pub(super) fn cover(&self, start: u64, end: u64) -> Option<u64> {
+    pub(super) fn cover(&self, start: u64, end: u64, mut patience: Patience<'_>) -> Option<u64> {
         let shard = shard_of(start);
         let mut spare = Spare::new();
         loop {
+            spare.now = patience.is_over();
             let outcome = self.cell(shard).shard.lock().cover(start, end, &mut spare);
             self.start(&mut spare);
             match outcome {
                 Cover::Covered => return None,
                 Cover::Waits(until) => return Some(until),
                 Cover::NoSpare(count) => self.add_spare(&mut spare, count, shard),
-                Cover::NoMemory => sleep_ms(1),
+                Cover::NotNow => patience.wait(),
                 Cover::Full(snapshot) => snapshot.invalidate_full(),
             }
         }
@@ -446,7 +403,7 @@ impl Leased<Origin> {
                 }
             }
             while let Some(bio) = origin.pop() {
-                if let Some(bio) = self.write(bio) {
+                if let Some(bio) = self.write(bio, Patience::none()) {
                     bio.submit();
                 }
             }

@@ -7,6 +7,7 @@ use super::{
         span_end,
         Incoming, //
     },
+    patience::Patience,
     registry::OriginUse, //
 };
 use crate::dm::{
@@ -20,6 +21,10 @@ use crate::dm::{
     Mapped,
     OwnedDevice, //
 };
+use ::core::sync::atomic::{
+    AtomicBool,
+    Ordering::SeqCst, //
+};
 use kernel::{
     fmt,
     prelude::*, //
@@ -31,6 +36,9 @@ pub(crate) struct OriginTarget {
     device: OwnedDevice,
     /// The target's length in sectors.
     sectors: u64,
+    /// Whether it is about to be suspended, or is: then writes do not wait for a COW device to be
+    /// extended.
+    suspending: AtomicBool,
 }
 
 #[vtable]
@@ -55,6 +63,7 @@ impl Target for OriginTarget {
             origin: OriginUse::new(&device)?,
             device,
             sectors: table.len(),
+            suspending: AtomicBool::new(false),
         };
         Ok(KBox::pin(target, GFP_KERNEL)?)
     }
@@ -74,22 +83,18 @@ impl Target for OriginTarget {
         if Incoming::sectors(&bio) > left {
             bio.cut(left);
         }
-        match origin.write(bio) {
+        match origin.write(bio, Patience::until(&self.suspending)) {
             Some(bio) => Mapped::Remapped(bio.into()),
             None => Mapped::Submitted,
         }
     }
 
     fn presuspend(&self) {
-        if let Ok(origin) = self.origin.origin() {
-            origin.suspending();
-        }
+        self.suspending.store(true, SeqCst);
     }
 
     fn resume(&self, _table: &mut TargetTable<'_>) {
-        if let Ok(origin) = self.origin.origin() {
-            origin.resuming();
-        }
+        self.suspending.store(false, SeqCst);
     }
 
     fn status(&self, kind: StatusKind, out: &mut dyn fmt::Write) {

@@ -10,6 +10,7 @@ use super::{
     leased::Leased,
     merger::Merger,
     origin::Devices,
+    patience::Patience,
     registry::{
         self,
         Joined,
@@ -39,6 +40,10 @@ use crate::dm::{
     OwnedDevice,
     QueueLimits, //
 };
+use ::core::sync::atomic::{
+    AtomicBool,
+    Ordering::SeqCst, //
+};
 use kernel::{
     fmt,
     prelude::*,
@@ -55,6 +60,9 @@ pub(crate) struct Side {
     features: Features,
     /// The target's length in sectors.
     sectors: u64,
+    /// Whether it is about to be suspended, or is: then writes do not wait for a COW device to be
+    /// extended.
+    suspending: AtomicBool,
     // What follows is given back after the snapshot.
     _use: OriginUse,
     origin: OwnedDevice,
@@ -120,6 +128,7 @@ impl Side {
             party,
             features: arguments.features,
             sectors: table.len(),
+            suspending: AtomicBool::new(false),
             _use: origin_use,
             origin,
             cow,
@@ -189,11 +198,14 @@ impl Side {
         self.features
     }
 
+    /// For how long a write to the target waits for a COW device to be extended.
+    pub(super) fn patience(&self) -> Patience<'_> {
+        Patience::until(&self.suspending)
+    }
+
     /// The target is about to be suspended. Any context.
     pub(super) fn presuspend(&self) {
-        if let Ok(snapshot) = self.snapshot() {
-            snapshot.origin().suspending();
-        }
+        self.suspending.store(true, SeqCst);
     }
 
     /// Whether the target may be resumed. May sleep.
@@ -205,8 +217,8 @@ impl Side {
     pub(super) fn resume(&self, table: &TargetTable<'_>) {
         if let Ok(snapshot) = self.snapshot() {
             registry::resume(snapshot, &self.party, table.table_size());
-            snapshot.origin().resuming();
         }
+        self.suspending.store(false, SeqCst);
     }
 
     /// A bio is over. Any context.

@@ -35,6 +35,8 @@ use super::{
         Devices,
         Origin, //
     },
+    patience::Patience,
+    room::Room,
     state::State,
     store::Store,
     tracking::{
@@ -55,10 +57,7 @@ use crate::dm::{
         dm_err,
         dm_warn, //
     },
-    noio::{
-        cond_resched,
-        sleep_ms, //
-    },
+    noio::cond_resched,
     params,
     target::TargetHandle,
     unclean,
@@ -110,8 +109,9 @@ pub(super) struct Snapshot {
     /// Those of the table that has the snapshot; `None` if no table has.
     #[pin]
     devices: SpinLock<Option<Devices>>,
-    /// What userspace was told of how full the COW device is: a step of [`Fill`].
-    told: AtomicU64,
+    /// How full the COW device becomes.
+    #[pin]
+    room: SpinLock<Room>,
     /// Whether userspace is to be told something.
     event_due: AtomicBool,
     /// Who is told of events.
@@ -160,7 +160,7 @@ impl Snapshot {
                 store,
                 supports_overflow: AtomicBool::new(false),
                 devices <- new_spinlock!(Some(devices), "Snapshot::devices"),
-                told: AtomicU64::new(0),
+                room <- new_spinlock!(Room::new(), "Snapshot::room"),
                 event_due: AtomicBool::new(false),
                 handle <- new_spinlock!(None, "Snapshot::handle"),
                 dropping <- new_mutex!((), "Snapshot::dropping"),
@@ -216,6 +216,8 @@ impl Snapshot {
         let old = ::core::mem::replace(&mut *self.handle.lock(), handle);
         drop(old);
         self.supports_overflow.store(supports_overflow, SeqCst);
+        // What the last one was told, this one may not know.
+        *self.room.lock() = Room::new();
     }
 
     /// How full its store is; `None` without a table.
@@ -230,13 +232,14 @@ impl Snapshot {
         Fill {
             allocated: usage.allocated,
             total: usage.total,
+            chunk: self.state.chunk_sectors().into(),
         }
     }
 
     /// Hands out chunks of the COW device. Under a shard's lock.
     fn hand_out(&self, devices: &Devices, max: u64) -> Result<Allocation, NoChunk> {
         let mut order = self.order.lock();
-        order.reserve(When::Atomic).map_err(|_| NoChunk::NoMemory)?;
+        order.reserve(When::Atomic).map_err(|_| NoChunk::NotNow)?;
         let max = u32::try_from(max).unwrap_or(u32::MAX);
         let (new, chunks) = self
             .store
@@ -247,22 +250,6 @@ impl Snapshot {
             new,
             chunks: chunks.into(),
         })
-    }
-
-    /// So many sectors were taken: has userspace told each time that another 5 % of the COW device are
-    /// in use, and slows down those who take the last of it, so that it can be extended. Returns
-    /// whether there is something to be told. Under a shard's lock.
-    fn room_taken(&self, fill: Fill, taken: u64) -> bool {
-        let step = fill.step();
-        let is_news = self.told.swap(step, SeqCst) < step;
-        if is_news {
-            self.event_due.store(true, SeqCst);
-        }
-        let pause = fill.pause(taken, params::full_seconds());
-        if pause != 0 {
-            self.origin.slow_down(pause);
-        }
-        is_news
     }
 
     /// The snapshot is of no use any more: a write to the origin found no room for it. Sleeps.
@@ -374,11 +361,13 @@ impl Leased<Snapshot> {
         &self,
         mut bio: B,
         devices: &Devices,
+        mut patience: Patience<'_>,
     ) -> Option<B> {
         let shard = shard_of(bio.sector());
         let cell = self.origin.cell(shard);
         let mut spare = Spare::new();
         loop {
+            spare.now = patience.is_over();
             let outcome = cell.shard.lock().write_snapshot(self.slot, bio, &mut spare);
             self.origin.start(&mut spare);
             bio = match outcome {
@@ -399,8 +388,8 @@ impl Leased<Snapshot> {
                     self.origin.add_spare(&mut spare, 1, shard);
                     bio
                 }
-                SnapshotWrite::NoMemory(bio) => {
-                    sleep_ms(1);
+                SnapshotWrite::NotNow(bio) => {
+                    patience.wait();
                     bio
                 }
                 SnapshotWrite::NoRoom(bio) => {
@@ -416,23 +405,40 @@ impl Leased<Snapshot> {
         }
     }
 
-    /// Hands out chunks of the COW device. Under a shard's lock.
-    pub(super) fn allocate(&self, max: u64) -> Result<Allocation, NoChunk> {
+    /// Hands out chunks of the COW device: the last of it one by one and slowly, so that it can be
+    /// extended, unless they have to be had `now`. Has userspace told each time that another 5 % of it
+    /// are in use. Under a shard's lock.
+    pub(super) fn allocate(&self, max: u64, now: bool) -> Result<Allocation, NoChunk> {
         let devices = self.devices().ok_or(NoChunk::Full)?;
-        let mut fill = self.fill(&devices);
-        // The last of it one by one: each is waited for.
-        let is_last = params::full_seconds() != 0 && fill.is_last();
-        let allocation = self.hand_out(&devices, if is_last { 1 } else { max })?;
-        let taken = allocation.chunks << self.state().shift();
-        fill.allocated += taken;
-        if self.room_taken(fill, taken) {
+        let seconds = params::full_seconds();
+        let mut room = self.room.lock();
+        let before = self.fill(&devices).chunks_before_last();
+        let is_slow = seconds != 0 && before == 0;
+        if is_slow && !now && !room.allows() {
+            return Err(NoChunk::NotNow);
+        }
+        let max = match (seconds, before) {
+            (0, _) => max,
+            (_, before) => max.min(before.max(1)),
+        };
+        let allocation = self.hand_out(&devices, max)?;
+        let fill = self.fill(&devices);
+        let is_first = is_slow && !room.was_slow;
+        room.was_slow = is_slow;
+        if is_slow {
+            room.pause(fill.pause(fill.chunk, seconds));
+        }
+        let is_news = room.is_news(fill);
+        drop(room);
+        if is_news {
+            self.event_due.store(true, SeqCst);
             self.kick();
-            if fill.is_last() && params::full_seconds() != 0 {
-                dm_warn!(
-                    "{}: nearly full: until it is extended, what is left is handed out slowly",
-                    &*devices.cow
-                );
-            }
+        }
+        if is_first {
+            dm_warn!(
+                "{}: nearly full: until it is extended, what is left is handed out slowly",
+                &*devices.cow
+            );
         }
         Ok(allocation)
     }
@@ -441,7 +447,7 @@ impl Leased<Snapshot> {
     pub(super) fn write_again(&self, bio: Bio) {
         match self.devices() {
             Some(devices) => {
-                if let Some(bio) = self.write(bio, &devices) {
+                if let Some(bio) = self.write(bio, &devices, Patience::none()) {
                     bio.submit();
                 }
             }
@@ -477,6 +483,7 @@ impl Leased<Snapshot> {
         &self,
         bio: B,
         devices: &Devices,
+        patience: Patience<'_>,
     ) -> Option<B> {
         let cell = self.origin.cell(shard_of(bio.sector()));
         let outcome = {
@@ -492,7 +499,7 @@ impl Leased<Snapshot> {
             }
             MergeWrite::Origin(bio) => {
                 bio.go_to_origin(devices);
-                self.origin.write(bio)
+                self.origin.write(bio, patience)
             }
             MergeWrite::Waits => None,
             MergeWrite::Lost(bio) => {
@@ -578,10 +585,10 @@ impl WorkItem for Snapshot {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        if this.event_due.swap(false, SeqCst) {
-            this.event();
-        }
         loop {
+            if this.event_due.swap(false, SeqCst) {
+                this.event();
+            }
             let written = this.written.lock().pop();
             if let Some(bio) = written {
                 if let Tracked::Full(shard, copy) = bio.data::<Tracking>().what() {

@@ -51,7 +51,7 @@ impl SnapshotTarget {
         if Incoming::sectors(&bio) > left {
             bio.cut(left);
         }
-        match snapshot.write(bio, self.0.devices()) {
+        match snapshot.write(bio, self.0.devices(), self.0.patience()) {
             Some(bio) => Mapped::Remapped(bio.into()),
             None => Mapped::Submitted,
         }

@@ -42,8 +42,8 @@ impl super::core::Snapshot for Leased<Snapshot> {
         self.state().sectors()
     }
 
-    fn allocate(&self, max: u64) -> Result<Allocation, NoChunk> {
-        Leased::<Snapshot>::allocate(self, max)
+    fn allocate(&self, max: u64, now: bool) -> Result<Allocation, NoChunk> {
+        Leased::<Snapshot>::allocate(self, max, now)
     }
 }
 

@@ -82,6 +82,10 @@ pub struct Spare<T: Types> {
     pub(super) jobs: Vec<T::Job>,
     pub(super) copies: Vec<Box<Copy<T>>>,
     pub(super) started: Vec<Start<T>>,
+    /// Whether whoever needs chunks cannot wait for a better moment: see [`Snapshot::allocate`].
+    ///
+    /// [`Snapshot::allocate`]: super::Snapshot::allocate
+    pub now: bool,
 }
 
 impl<T: Types> Spare<T> {
@@ -92,6 +96,7 @@ impl<T: Types> Spare<T> {
             jobs: Vec::new(),
             copies: Vec::new(),
             started: Vec::new(),
+            now: false,
         }
     }
 

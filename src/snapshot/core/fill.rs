@@ -3,7 +3,7 @@
 //! How full a COW device is: when userspace is told of it, and how much writes are slowed down.
 
 /// In how many parts a COW device is divided: at the end of each, from the middle of the device on,
-/// userspace is told.
+/// userspace is told. The last one is handed out slowly.
 const STEPS: u64 = 20;
 
 /// How full a COW device is.
@@ -13,6 +13,8 @@ pub struct Fill {
     pub allocated: u64,
     /// Sectors there are.
     pub total: u64,
+    /// Sectors of a chunk, at least 1.
+    pub chunk: u64,
 }
 
 impl Fill {
@@ -26,21 +28,50 @@ impl Fill {
         }
     }
 
-    /// Whether the last step of 5 % has begun.
-    pub fn is_last(self) -> bool {
-        self.total.saturating_sub(self.allocated) < self.total.div_ceil(STEPS)
+    /// Sectors that are not in use.
+    fn free(self) -> u64 {
+        self.total.saturating_sub(self.allocated)
+    }
+
+    /// Sectors at the end that are handed out slowly: the last step, or the last chunk if that is more.
+    fn last(self) -> u64 {
+        (self.total / STEPS).max(self.chunk)
+    }
+
+    /// How many chunks may be handed out before the last step begins; 0 if it has begun.
+    pub fn chunks_before_last(self) -> u64 {
+        self.free()
+            .saturating_sub(self.last())
+            .div_ceil(self.chunk.max(1))
     }
 
     /// For how many nanoseconds nobody else should get room after `taken` sectors were handed out, the
-    /// last of those in use. 0 unless the last step of 5 % has begun; then so long that what is left
-    /// would last for `seconds` if as much as this were taken each time.
+    /// last of those in use: so long that what is left would last for `seconds` if as much as this
+    /// were taken each time.
     pub fn pause(self, taken: u64, seconds: u32) -> u64 {
-        if !self.is_last() {
-            return 0;
-        }
-        let free = self.total.saturating_sub(self.allocated);
         let microseconds = u64::from(seconds) * 1_000_000;
         // What is too large to be reckoned with is too long for anybody to wait.
-        (microseconds.saturating_mul(taken) / (free + taken).max(1)).saturating_mul(1000)
+        (microseconds.saturating_mul(taken) / (self.free() + taken).max(1)).saturating_mul(1000)
+    }
+}
+
+/// When the next chunk of the last step may be handed out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace(u64);
+
+impl Pace {
+    /// So many nanoseconds may be borrowed: nobody can sleep for a few microseconds.
+    const BORROWED: u64 = 20_000_000;
+
+    /// Whether a chunk may be handed out at this time, in nanoseconds since some moment.
+    pub fn allows(self, now: u64) -> bool {
+        self.0 <= now.saturating_add(Self::BORROWED)
+    }
+
+    /// A chunk was handed out at this time, whether that was allowed or not, and the next is to come
+    /// `pause` nanoseconds later.
+    pub fn after(self, now: u64, pause: u64) -> Self {
+        let from = self.0.clamp(now, now.saturating_add(Self::BORROWED));
+        Self(from.saturating_add(pause))
     }
 }

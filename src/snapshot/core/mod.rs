@@ -56,7 +56,10 @@ pub use copy::{
     MAX_MEMBERS, //
 };
 pub use epochs::Epochs;
-pub use fill::Fill;
+pub use fill::{
+    Fill,
+    Pace, //
+};
 pub use merge::{
     BatchId,
     Limits,
@@ -119,8 +122,9 @@ pub trait Snapshot: Clone {
     /// Sectors of the origin that it is a snapshot of, from the first on.
     fn sectors(&self) -> u64;
 
-    /// Hands out at most `max` consecutive chunks of the COW device, at least one.
-    fn allocate(&self, max: u64) -> Result<Allocation, NoChunk>;
+    /// Hands out at most `max` consecutive chunks of the COW device, at least one. `now` if whoever
+    /// needs them cannot wait for a better moment.
+    fn allocate(&self, max: u64, now: bool) -> Result<Allocation, NoChunk>;
 }
 
 /// Chunks of the COW device handed out together.
@@ -139,8 +143,9 @@ pub struct Allocation {
 pub enum NoChunk {
     /// The COW device is full.
     Full,
-    /// There is no memory at the moment.
-    NoMemory,
+    /// There is no memory at the moment, or the COW device is nearly full and what is left of it is
+    /// to last: it may be asked for again in a few milliseconds.
+    NotNow,
 }
 
 /// A write that comes: one that device-mapper maps just now, which may be cut, or one that has waited.

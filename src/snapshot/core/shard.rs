@@ -55,8 +55,8 @@ pub enum OriginWrite<T: Types, B> {
     Waits,
     /// There is no memory for the copies that it needs: so many are to be added to the spare ones.
     NoSpare(B, usize),
-    /// There is no memory at the moment.
-    NoMemory(B),
+    /// There is no memory or no room at the moment: it is to be tried again in a few milliseconds.
+    NotNow(B),
     /// This snapshot has no room for a chunk: it is to be invalidated, and the write tried again.
     Full(B, T::Snapshot),
 }
@@ -73,8 +73,9 @@ pub enum SnapshotWrite<B> {
     /// There is no memory for the copy that it needs: one is to be added to the spare ones. If the
     /// write is to wait for that, it is to be cut to one chunk.
     NoSpare(B),
-    /// There is no memory at the moment. It may have been cut.
-    NoMemory(B),
+    /// There is no memory or no room at the moment: it is to be tried again in a few milliseconds. It
+    /// may have been cut.
+    NotNow(B),
     /// The COW device is full.
     NoRoom(B),
     /// The snapshot is not there any more.
@@ -118,14 +119,14 @@ pub enum MergeWrite<B> {
 /// Why a copy did not begin.
 enum Trouble<S> {
     NoSpare,
-    NoMemory,
+    NotNow,
     Full(S),
     Gone,
 }
 
 impl<S> From<NoMemory> for Trouble<S> {
     fn from(_: NoMemory) -> Self {
-        Self::NoMemory
+        Self::NotNow
     }
 }
 
@@ -248,7 +249,7 @@ impl<T: Types> Shard<T> {
                 // A snapshot was dropped just now.
                 Ok(None) | Err(Trouble::Gone) => {}
                 Err(Trouble::NoSpare) => return OriginWrite::NoSpare(bio, 1),
-                Err(Trouble::NoMemory) => return OriginWrite::NoMemory(bio),
+                Err(Trouble::NotNow) => return OriginWrite::NotNow(bio),
                 Err(Trouble::Full(snapshot)) => return OriginWrite::Full(bio, snapshot),
             }
         }
@@ -271,7 +272,7 @@ impl<T: Types> Shard<T> {
                 // A snapshot was dropped just now: there is nothing to wait for.
                 Ok(None) | Err(Trouble::Gone) => {}
                 Err(Trouble::NoSpare) => return Cover::NoSpare(1),
-                Err(Trouble::NoMemory) => return Cover::NoMemory,
+                Err(Trouble::NotNow) => return Cover::NotNow,
                 Err(Trouble::Full(snapshot)) => return Cover::Full(snapshot),
             }
         }
@@ -372,12 +373,12 @@ impl<T: Types> Shard<T> {
         }
         let shift = slot.shift;
         let limit = (MAX_COPY_SECTORS >> shift).max(1);
-        let allocation = match slot.snapshot.allocate(chunks.min(limit)) {
+        let allocation = match slot.snapshot.allocate(chunks.min(limit), spare.now) {
             Ok(allocation) => allocation,
             Err(e) => {
                 slot.table.release(old);
                 return Err(match e {
-                    NoChunk::NoMemory => Trouble::NoMemory,
+                    NoChunk::NotNow => Trouble::NotNow,
                     NoChunk::Full => Trouble::Full(slot.snapshot.clone()),
                 });
             }
@@ -538,13 +539,13 @@ impl<T: Types> Shard<T> {
                 match begun {
                     Ok((copy, chunks)) => (copy, chunks, (whole > 0).then_some(())),
                     Err(Trouble::NoSpare) => return SnapshotWrite::NoSpare(bio),
-                    Err(Trouble::NoMemory) => {
+                    Err(Trouble::NotNow) => {
                         // It will wait, and may not be cut then: no copy is for less than a chunk.
                         let here = (1 << shift) - offset;
                         if B::MAY_CUT && sectors > here {
                             bio.cut(here);
                         }
-                        return SnapshotWrite::NoMemory(bio);
+                        return SnapshotWrite::NotNow(bio);
                     }
                     Err(Trouble::Full(_)) => return SnapshotWrite::NoRoom(bio),
                     Err(Trouble::Gone) => return SnapshotWrite::Gone(bio),
@@ -819,8 +820,8 @@ pub enum Cover<T: Types> {
     Waits(u64),
     /// There is no memory for the copies that this needs: so many are to be added to the spare ones.
     NoSpare(usize),
-    /// There is no memory at the moment.
-    NoMemory,
+    /// There is no memory or no room at the moment: ask again in a few milliseconds.
+    NotNow,
     /// This snapshot has no room for a chunk: it is to be invalidated.
     Full(T::Snapshot),
 }

@@ -2,12 +2,13 @@
 
 //! When userspace is told that a COW device becomes full, and how slowly the last of it is handed out.
 
-use host_tests::snapshot::core::Fill;
+use host_tests::snapshot::core::{Fill, Pace};
 
 fn fill(allocated: u64) -> Fill {
     Fill {
         allocated,
         total: 10_000,
+        chunk: 8,
     }
 }
 
@@ -22,20 +23,62 @@ fn userspace_is_told_from_the_middle_on() {
 }
 
 #[test]
-fn only_the_last_of_it_is_slow() {
-    assert_eq!(fill(9_500).pause(8, 10), 0);
-    assert_eq!(fill(9_501).pause(8, 0), 0);
-    let last = fill(9_501).pause(8, 10);
-    assert_eq!(last, 10_000_000 * 8 / 507 * 1000);
-    assert!(fill(9_901).pause(8, 10) > last);
+fn the_last_step_is_not_begun_by_the_way() {
+    assert_eq!(fill(0).chunks_before_last(), 9_500_u64.div_ceil(8));
+    assert_eq!(fill(9_492).chunks_before_last(), 1);
+    assert_eq!(fill(9_499).chunks_before_last(), 1);
+    assert_eq!(fill(9_500).chunks_before_last(), 0);
+    assert_eq!(fill(10_001).chunks_before_last(), 0);
+    // A chunk is more than a step.
+    let few = |allocated| Fill {
+        allocated,
+        total: 70,
+        chunk: 10,
+    };
+    assert_eq!(few(50).chunks_before_last(), 1);
+    assert_eq!(few(60).chunks_before_last(), 0);
+}
+
+#[test]
+fn what_is_huge_is_reckoned_with() {
+    let fill = Fill {
+        allocated: u64::MAX - 8,
+        total: u64::MAX,
+        chunk: 8,
+    };
+    assert_eq!(fill.chunks_before_last(), 0);
+    assert!(fill.pause(1 << 21, u32::MAX) > 0);
+    assert!(Pace::default().after(u64::MAX, u64::MAX).allows(u64::MAX));
+}
+
+/// Fills the last step as fast as it goes; returns how many nanoseconds that took.
+fn fill_up(seconds: u32) -> u64 {
+    let (mut allocated, mut now, mut pace) = (9_500, 0, Pace::default());
+    while allocated + 8 <= 10_000 {
+        while !pace.allows(now) {
+            now += 5_000_000;
+        }
+        allocated += 8;
+        pace = pace.after(now, fill(allocated).pause(8, seconds));
+    }
+    now
 }
 
 #[test]
 fn the_last_of_it_lasts_as_long_as_it_should() {
-    let (mut allocated, mut nanoseconds) = (9_500, 0);
-    while allocated < 10_000 {
-        allocated += 1;
-        nanoseconds += fill(allocated).pause(1, 10);
+    for seconds in [1, 10, 1000] {
+        let lasted = fill_up(seconds);
+        assert!(lasted > u64::from(seconds) * 1_000_000_000, "{lasted}");
     }
-    assert!(nanoseconds > 10_000_000_000, "{nanoseconds}");
+    assert_eq!(fill_up(0), 0);
+}
+
+#[test]
+fn who_cannot_wait_leaves_no_debt() {
+    let mut pace = Pace::default();
+    for _ in 0..100 {
+        pace = pace.after(7, 1_000_000_000);
+    }
+    assert!(!pace.allows(900_000_000));
+    assert!(pace.allows(1_000_000_007));
 }

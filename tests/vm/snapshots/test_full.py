@@ -123,6 +123,70 @@ def test_reads_and_covered_writes_are_not_slow(full):
     slow.join()
 
 
+def nearly_fill(volume):
+    """Up to the last 5 %; returns the next chunk."""
+    done = COW_CHUNKS * 95 // 100 - 2
+    write(volume, range(done))
+    return done
+
+
+def is_slow(volume, chunks):
+    """Whether writes to two new chunks wait for each other; they are done afterwards."""
+    began = time.monotonic()
+    write(volume, chunks)
+    return time.monotonic() - began > 1
+
+
+def test_other_snapshots_do_not_pay_for_it(full, disk):
+    """What only they need is copied at once, and what becomes of them does not end the waiting."""
+    volume, snap = full
+    next_chunk = nearly_fill(volume)
+    others = [volume.snapshot(disk(2 * CHUNKS * BYTES), CHUNK) for _ in range(2)]
+    module.full_seconds(30)
+    assert is_slow(volume, range(next_chunk, next_chunk + 3))
+    # the first one has these
+    assert not is_slow(volume, range(64))
+    disks.write(others[0].path, 0, b"\x22" * 64 * BYTES)
+    assert is_slow(volume, range(next_chunk + 3, next_chunk + 5))
+    for other in others:
+        volume.drop(other)
+        volume.snapshots.remove(other)
+    assert is_slow(volume, range(next_chunk + 5, next_chunk + 7)), "a neighbour that goes away ended it"
+    assert disks.read(snap.path) == volume.content
+
+
+def test_many_writers_do_not_outrun_it(full):
+    volume, snap = full
+    next_chunk = nearly_fill(volume)
+    module.full_seconds(6)
+    began = time.monotonic()
+    threads = [threading.Thread(target=write, args=(volume, [next_chunk + n])) for n in range(40)]
+    for thread in threads:
+        thread.start()
+    while snap.status() != "Invalid":
+        lasted = time.monotonic() - began
+        time.sleep(0.01)
+    assert lasted > 5.5, "more writers had it full sooner"
+    for thread in threads:
+        thread.join()
+    # they waited as long as they would, not each after the other
+    assert time.monotonic() - began < 15
+
+
+def test_a_snapshot_that_is_lost_holds_nobody_up(full, disk):
+    volume, snap = full
+    next_chunk = nearly_fill(volume)
+    other = volume.snapshot(disk(2 * CHUNKS * BYTES), CHUNK)
+    module.full_seconds(2)
+    write(volume, range(next_chunk, next_chunk + 25))
+    assert snap.status() == "Invalid"
+    began = time.monotonic()
+    write(volume, range(next_chunk + 25, next_chunk + 60))
+    assert time.monotonic() - began < 1.5
+    assert disks.read(other.path, (next_chunk + 30) * BYTES, BYTES) == \
+        volume.content[(next_chunk + 30) * BYTES:(next_chunk + 31) * BYTES]
+
+
 def test_nobody_waits_if_that_is_turned_off(full):
     volume, snap = full
     began = time.monotonic()

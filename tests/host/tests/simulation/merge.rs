@@ -289,7 +289,7 @@ impl World {
                 State::answer(move |core| core.waits(until))
             }
             Cover::NoSpare(need) => State::Cover(from, to, spare, need),
-            Cover::NoMemory => State::Cover(from, to, Spare::new(), 0),
+            Cover::NotNow => State::Cover(from, to, Spare::new(), 0),
             Cover::Full(snapshot) => {
                 self.counts.overflows += 1;
                 self.invalidate(snapshot.number, None);

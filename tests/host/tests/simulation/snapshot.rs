@@ -85,14 +85,18 @@ impl Snapshot for Handle {
         self.sectors
     }
 
-    fn allocate(&self, max: u64) -> Result<Allocation, NoChunk> {
+    fn allocate(&self, max: u64, now: bool) -> Result<Allocation, NoChunk> {
         assert!(max > 0, "no chunk was asked for");
         if !self.is_valid() {
             return Err(NoChunk::Full);
         }
+        // Sometimes there is a better moment for it.
+        if !now && self.rng.borrow_mut().chance(20) {
+            return Err(NoChunk::NotNow);
+        }
         let mut pipeline = self.pipeline.borrow_mut();
         let reserved = pipeline.reserve(When::Atomic);
-        reserved.map_err(|_| NoChunk::NoMemory)?;
+        reserved.map_err(|_| NoChunk::NotNow)?;
         let mut new = self.next.get();
         if new % AREA == 0 {
             new += 1;

@@ -142,7 +142,7 @@ fn origin<B: Incoming<Bio>>(
         OriginWrite::Submit(bio) => OriginWrite::Submit(bio.into_bio()),
         OriginWrite::Waits => OriginWrite::Waits,
         OriginWrite::NoSpare(bio, count) => OriginWrite::NoSpare(bio.into_bio(), count),
-        OriginWrite::NoMemory(bio) => OriginWrite::NoMemory(bio.into_bio()),
+        OriginWrite::NotNow(bio) => OriginWrite::NotNow(bio.into_bio()),
         OriginWrite::Full(bio, snapshot) => OriginWrite::Full(bio.into_bio(), snapshot),
     }
 }
@@ -154,7 +154,7 @@ fn snapshot<B: Incoming<Bio>>(result: SnapshotWrite<B>) -> SnapshotWrite<Bio> {
         SnapshotWrite::Full(bio, sector, copy) => SnapshotWrite::Full(bio.into_bio(), sector, copy),
         SnapshotWrite::Waits => SnapshotWrite::Waits,
         SnapshotWrite::NoSpare(bio) => SnapshotWrite::NoSpare(bio.into_bio()),
-        SnapshotWrite::NoMemory(bio) => SnapshotWrite::NoMemory(bio.into_bio()),
+        SnapshotWrite::NotNow(bio) => SnapshotWrite::NotNow(bio.into_bio()),
         SnapshotWrite::NoRoom(bio) => SnapshotWrite::NoRoom(bio.into_bio()),
         SnapshotWrite::Gone(bio) => SnapshotWrite::Gone(bio.into_bio()),
     }
@@ -324,7 +324,7 @@ impl World {
                 self.tasks.push(again(bio, may_cut, spare, need));
                 return;
             }
-            OriginWrite::NoMemory(bio) => {
+            OriginWrite::NotNow(bio) => {
                 self.counts.no_memory += 1;
                 self.tasks.push(Task::write_origin(bio, false));
             }
@@ -387,7 +387,7 @@ impl World {
                 });
                 return;
             }
-            SnapshotWrite::NoMemory(bio) => {
+            SnapshotWrite::NotNow(bio) => {
                 self.counts.no_memory += 1;
                 self.tasks.push(Task::write_snapshot(bio, false));
             }

@@ -93,9 +93,9 @@ impl Snapshot for Handle {
         SECTORS
     }
 
-    fn allocate(&self, _max: u64) -> Result<Allocation, NoChunk> {
+    fn allocate(&self, _max: u64, _now: bool) -> Result<Allocation, NoChunk> {
         let mut order = self.0.order.lock().unwrap();
-        order.reserve(When::Atomic).map_err(|_| NoChunk::NoMemory)?;
+        order.reserve(When::Atomic).map_err(|_| NoChunk::NotNow)?;
         let mut next = self.0.next.lock().unwrap();
         *next += 1;
         Ok(Allocation {
@@ -223,7 +223,7 @@ impl World {
                     }
                     bio
                 }
-                OriginWrite::NoMemory(_) | OriginWrite::Full(..) => panic!("there is room"),
+                OriginWrite::NotNow(_) | OriginWrite::Full(..) => panic!("there is room"),
             }
         }
     }
