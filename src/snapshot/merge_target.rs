@@ -130,6 +130,10 @@ impl Target for MergeTarget {
         let _ = self.side.status(kind, out);
     }
 
+    fn message(&self, args: &[&CStr], out: &mut dyn fmt::Write) -> Result {
+        self.side.message(args, out)
+    }
+
     fn iterate_devices(&self, visit: &mut dyn FnMut(&Device, u64, u64) -> c_int) -> c_int {
         self.side.iterate_devices(visit)
     }

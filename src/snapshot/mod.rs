@@ -9,6 +9,7 @@
 //! | [`Snapshot`] | a snapshot, which may pass from one table to the next |
 //! | [`Origin`] | an origin, with the shards that know all of its snapshots' exceptions |
 //! | [`registry`] | which origins and snapshots there are, and who may have them |
+//! | [`statistics`] | what was counted, for who asks |
 //! | [`store`] | the exception stores that a table can ask for |
 //! | [`core`] | the concurrent part, without the kernel |
 //!
@@ -49,6 +50,7 @@ mod room;
 mod side;
 mod snapshot_target;
 mod state;
+mod statistics;
 mod store;
 mod tracking;
 mod types;

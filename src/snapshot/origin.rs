@@ -180,7 +180,17 @@ impl Origin {
 
     /// Whether the origin has snapshots.
     pub(super) fn has_snapshots(&self) -> bool {
-        self.snapshots.load(SeqCst) != 0
+        self.snapshots() != 0
+    }
+
+    /// How many snapshots the origin has.
+    pub(super) fn snapshots(&self) -> u64 {
+        self.snapshots.load(SeqCst)
+    }
+
+    /// How many chunks are being copied.
+    pub(super) fn copying(&self) -> u64 {
+        self.copying.load(SeqCst)
     }
 
     /// The origin gets a snapshot.

@@ -8,7 +8,8 @@ use super::{
         Incoming, //
     },
     patience::Patience,
-    registry::OriginUse, //
+    registry::OriginUse,
+    statistics, //
 };
 use crate::dm::{
     target::{
@@ -102,6 +103,10 @@ impl Target for OriginTarget {
             // A text that does not fit is cut.
             let _ = write!(out, "{}", *self.device);
         }
+    }
+
+    fn message(&self, args: &[&CStr], out: &mut dyn fmt::Write) -> Result {
+        statistics::origin_message(self.origin.origin()?, args, out)
     }
 
     fn iterate_devices(&self, visit: &mut dyn FnMut(&Device, u64, u64) -> c_int) -> c_int {

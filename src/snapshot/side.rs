@@ -23,6 +23,7 @@ use super::{
         LoadFailure,
         Snapshot, //
     },
+    statistics,
     store::Store,
     tracking::{
         Tracked,
@@ -312,6 +313,13 @@ impl Side {
                 )
             }
         }
+    }
+
+    /// Does what a message asks for. May sleep.
+    pub(super) fn message(&self, args: &[&CStr], out: &mut dyn fmt::Write) -> Result {
+        // Whoever has the snapshot now is to be asked.
+        let snapshot = self.current().ok_or(ENODEV)?;
+        statistics::snapshot_message(snapshot, args, out)
     }
 
     /// The devices that the target uses.

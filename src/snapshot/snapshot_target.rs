@@ -169,6 +169,10 @@ impl Target for SnapshotTarget {
         let _ = self.0.status(kind, out);
     }
 
+    fn message(&self, args: &[&CStr], out: &mut dyn fmt::Write) -> Result {
+        self.0.message(args, out)
+    }
+
     fn iterate_devices(&self, visit: &mut dyn FnMut(&Device, u64, u64) -> c_int) -> c_int {
         self.0.iterate_devices(visit)
     }

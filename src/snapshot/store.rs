@@ -14,6 +14,7 @@ use crate::dm::exception_store::{
 };
 use crate::format::Exception;
 use crate::store::{
+    CommitCounts,
     Persistent,
     Transient, //
 };
@@ -106,6 +107,14 @@ impl Store {
     /// See [`ExceptionStore::table_line`].
     pub(super) fn table_line(&self, line: &TableLine, out: &mut dyn fmt::Write) -> fmt::Result {
         each!(self, store => ExceptionStore::<Recorded>::table_line(&**store, line, out))
+    }
+
+    /// What was committed; `None` for a store that has no records.
+    pub(super) fn commit_counts(&self) -> Option<&CommitCounts> {
+        match self {
+            Self::Persistent(store) => Some(store.counts()),
+            Self::Transient(_) => None,
+        }
     }
 
     /// Whether the snapshot can be merged into its origin.

@@ -20,7 +20,13 @@ use crate::dm::{
     BioList,
     MapBio, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
 
 /// The kernel's.
 pub(super) enum Kernel {}
@@ -30,6 +36,15 @@ impl Types for Kernel {
     type Bio = Bio;
     type Bios = BioList;
     type Job = KBox<CopyOf<CopyJob>>;
+    type Moment = Instant<Monotonic>;
+
+    fn now() -> Self::Moment {
+        Instant::now()
+    }
+
+    fn since(then: &Self::Moment) -> u64 {
+        then.elapsed().as_nanos().unsigned_abs()
+    }
 }
 
 impl super::core::Snapshot for Leased<Snapshot> {

@@ -88,7 +88,7 @@ impl<D: Completion> Commits<D> {
 #[must_use]
 pub(super) struct Outcome<D> {
     /// Whether the records are on stable storage; if not, they never will be.
-    success: bool,
+    pub(super) success: bool,
     /// Records in the list now.
     pub(super) records: u64,
     /// The completions to run.

@@ -3,6 +3,8 @@
 //! The persistent exception store.
 
 mod commits;
+#[cfg(not(under_c_core))]
+mod counts;
 mod cow;
 mod header;
 // Public for the host's tests, which compile these files too.
@@ -16,7 +18,10 @@ mod transient;
 
 pub(crate) use persistent::Persistent;
 #[cfg(not(under_c_core))]
-pub(crate) use transient::Transient;
+pub(crate) use {
+    counts::CommitCounts,
+    transient::Transient, //
+};
 
 use crate::dm::{
     message::dm_err,

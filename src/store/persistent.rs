@@ -2,6 +2,8 @@
 
 //! The store itself.
 
+#[cfg(not(under_c_core))]
+use super::counts::CommitCounts;
 use super::{
     commits::Commits,
     cow::{
@@ -82,6 +84,8 @@ pub(crate) struct Persistent<D: Completion> {
     allocator: SpinLock<Option<Allocator>>,
     /// Shared with the thread that runs completions: see [`ExceptionStore::commit_exception`].
     commits: Arc<Mutex<Option<Commits<D>>>>,
+    #[cfg(not(under_c_core))]
+    counts: CommitCounts,
 }
 
 impl<D: Completion> Persistent<D> {
@@ -153,6 +157,12 @@ impl<D: Completion> Persistent<D> {
         }
     }
 
+    /// What was committed.
+    #[cfg(not(under_c_core))]
+    pub(crate) fn counts(&self) -> &CommitCounts {
+        &self.counts
+    }
+
     /// Notes how many records there are, for [`ExceptionStore::usage`].
     fn count_records(&self, count: impl FnOnce(&mut Allocator)) {
         if let Some(allocator) = &mut *self.allocator.lock() {
@@ -184,6 +194,8 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
                 io,
                 allocator <- new_spinlock!(None, "Persistent::allocator"),
                 commits: Arc::pin_init(new_mutex!(None, "Persistent::commits"), GFP_KERNEL)?,
+                #[cfg(not(under_c_core))]
+                counts: CommitCounts::new(),
             }? Error),
             GFP_KERNEL,
         )?;
@@ -238,6 +250,10 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         let Some(outcome) = outcome.flatten() else {
             return;
         };
+        #[cfg(not(under_c_core))]
+        if outcome.success {
+            self.counts.note(outcome.commits());
+        }
         self.count_records(|allocator| allocator.committed(outcome.commits(), outcome.records));
         // The completions may be all that keeps the store: after a handover nobody who drops it waits
         // for the thread of the table before.

@@ -12,8 +12,8 @@ import struct
 import time
 
 CREATE, REMOVE, SUSPEND, DEV_STATUS, LOAD, CLEAR, TABLE_STATUS, MESSAGE, LIST = 3, 4, 6, 7, 9, 10, 12, 14, 2
-STATUS_TABLE, SUSPENDED, INACTIVE_PRESENT, SKIP_LOCKFS, NOFLUSH, QUERY_INACTIVE = (
-    1 << 4, 1 << 1, 1 << 6, 1 << 10, 1 << 11, 1 << 12)
+STATUS_TABLE, SUSPENDED, INACTIVE_PRESENT, SKIP_LOCKFS, NOFLUSH, QUERY_INACTIVE, DATA_OUT = (
+    1 << 4, 1 << 1, 1 << 6, 1 << 10, 1 << 11, 1 << 12, 1 << 16)
 
 HEADER = struct.Struct("=3I I I I i I I I Q 128s 129s 7x")
 SPEC = struct.Struct("=Q Q i I 16s")
@@ -119,7 +119,12 @@ class Device:
         remove(self.name)
 
     def message(self, text):
-        ioctl(MESSAGE, self.name, payload=struct.pack("=Q", 0) + text.encode() + b"\0")
+        """Returns the answer, which is empty if there is none."""
+        answer = ioctl(MESSAGE, self.name, payload=struct.pack("=Q", 0) + text.encode() + b"\0")
+        if not answer.flags & DATA_OUT:
+            return ""
+        out = answer.buffer[answer.start:]
+        return out[:out.index(0)].decode()
 
     def _targets(self, flags):
         answer = ioctl(TABLE_STATUS, self.name, flags)

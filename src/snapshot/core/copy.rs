@@ -34,6 +34,8 @@ pub(super) struct Copy<T: Types> {
     pub(super) unrecorded: u32,
     /// The epoch of reads that it waits for.
     pub(super) epoch: Option<u64>,
+    /// When it began.
+    pub(super) began: T::Moment,
     /// Writes to the origin that wait for it.
     pub(super) origin_bios: T::Bios,
     /// The write to the snapshot that is the copy, since it replaces whole chunks.
@@ -63,6 +65,7 @@ impl<T: Types> Copy<T> {
             members: [const { None }; MAX_MEMBERS],
             unrecorded: 0,
             epoch: None,
+            began: T::now(),
             origin_bios: T::Bios::default(),
             full: None,
         }

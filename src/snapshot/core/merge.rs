@@ -288,8 +288,18 @@ enum Slow {
     Clearing,
 }
 
+/// What was merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MergeCounts {
+    /// How often records were cleared.
+    pub batches: u64,
+    /// Those records.
+    pub exceptions: u64,
+}
+
 /// The merge of a snapshot.
 pub struct Merge<T: Types> {
+    counts: MergeCounts,
     limits: Limits,
     /// Binary logarithm of the sectors of a chunk.
     shift: u32,
@@ -316,6 +326,10 @@ impl<T: Types> Merge<T> {
     /// A merge that has not begun.
     pub const fn new(limits: Limits) -> Self {
         Self {
+            counts: MergeCounts {
+                batches: 0,
+                exceptions: 0,
+            },
             limits,
             shift: 0,
             end: 0,
@@ -340,6 +354,16 @@ impl<T: Types> Merge<T> {
         self.all_taken = false;
         self.stopping = false;
         self.failed = self.is_lost();
+    }
+
+    /// What was merged.
+    pub fn counts(&self) -> MergeCounts {
+        self.counts
+    }
+
+    /// Begins to count anew.
+    pub fn forget_counts(&mut self) {
+        self.counts = MergeCounts::default();
     }
 
     /// It is to end soon: what is sealed is merged, nothing else.
@@ -739,10 +763,17 @@ impl<T: Types> Merge<T> {
         } else {
             Phase::Lost
         };
-        self.change(|batch| {
+        let records = self.change(|batch| {
             let cleared = batch.phase == Phase::Clearing;
-            cleared.then(|| batch.phase = next)
+            cleared.then(|| {
+                batch.phase = next;
+                batch.records
+            })
         });
+        if success {
+            self.counts.batches += 1;
+            self.counts.exceptions += records.map_or(0, u64::from);
+        }
     }
 
     /// A run was removed from the table, or was not there: then nobody knows what the table is worth.

@@ -37,6 +37,7 @@
 //! It has a lock of its own, which may be taken with a shard's held.
 
 mod copy;
+mod counts;
 mod epochs;
 mod fill;
 mod merge;
@@ -55,6 +56,11 @@ pub use copy::{
     Start,
     MAX_MEMBERS, //
 };
+pub use counts::{
+    Histogram,
+    OriginCounts,
+    SnapshotCounts, //
+};
 pub use epochs::Epochs;
 pub use fill::{
     Fill,
@@ -65,6 +71,7 @@ pub use merge::{
     Limits,
     Merge,
     MergeCopy,
+    MergeCounts,
     Outcome,
     Run,
     Step,
@@ -111,6 +118,15 @@ pub trait Types: Sized {
     type Bios: Bios<Self::Bio>;
     /// Memory that copying needs, made before a lock is taken.
     type Job;
+
+    /// A moment.
+    type Moment;
+
+    /// This moment. Any context.
+    fn now() -> Self::Moment;
+
+    /// Nanoseconds since then. Any context.
+    fn since(then: &Self::Moment) -> u64;
 }
 
 /// What a shard asks of a snapshot, with its lock held: none of it may sleep.

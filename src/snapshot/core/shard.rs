@@ -15,6 +15,10 @@ use super::{
         Start,
         MAX_MEMBERS, //
     },
+    counts::{
+        OriginCounts,
+        SnapshotCounts, //
+    },
     merge::{
         Merge,
         Run,
@@ -146,6 +150,7 @@ pub struct Shard<T: Types> {
     free: Vec<CopyId>,
     /// Copies that wait for an epoch; there is room for all.
     waiting: Vec<(u64, CopyId)>,
+    counts: OriginCounts,
 }
 
 impl<T: Types> Shard<T> {
@@ -157,6 +162,7 @@ impl<T: Types> Shard<T> {
             copies: Vec::new(),
             free: Vec::new(),
             waiting: Vec::new(),
+            counts: OriginCounts::NONE,
         }
     }
 
@@ -177,6 +183,7 @@ impl<T: Types> Shard<T> {
             shift,
             table,
             pending: Vec::new(),
+            counts: SnapshotCounts::default(),
         });
     }
 
@@ -195,6 +202,16 @@ impl<T: Types> Shard<T> {
     pub fn usage(&self, id: SlotId) -> (u64, usize) {
         self.slot(id)
             .map_or((0, 0), |slot| (slot.table.chunks(), slot.table.bytes()))
+    }
+
+    /// What was counted for the origin.
+    pub fn origin_counts(&mut self) -> &mut OriginCounts {
+        &mut self.counts
+    }
+
+    /// What was counted for a snapshot.
+    pub fn snapshot_counts(&mut self, id: SlotId) -> Option<&mut SnapshotCounts> {
+        Some(&mut self.slot_mut(id)?.counts)
     }
 
     fn slot(&self, id: SlotId) -> Option<&Slot<T>> {
@@ -226,10 +243,12 @@ impl<T: Types> Shard<T> {
         loop {
             let covered = self.covered_until(start, end);
             if covered == end {
+                self.counts.writes_passed += 1;
                 return OriginWrite::Submit(bio);
             }
             if B::MAY_CUT && covered > start {
                 bio.cut(covered - start);
+                self.counts.writes_passed += 1;
                 return OriginWrite::Submit(bio);
             }
             let needed = self.copies_needed(covered);
@@ -244,6 +263,7 @@ impl<T: Types> Shard<T> {
                     if let Some(copy) = self.copy_mut(wait.copy) {
                         copy.origin_bios.push(bio.into_bio());
                     }
+                    self.counts.writes_waited += 1;
                     return OriginWrite::Waits;
                 }
                 // A snapshot was dropped just now.
@@ -406,6 +426,7 @@ impl<T: Types> Shard<T> {
                 last && same && shift_is == Some(shift)
             })
         });
+        let is_shared = shared.is_some();
         let copy_id = if let Some(start) = shared {
             let id = start.copy;
             let copy = self.copies.get_mut(id.0 as usize).and_then(Option::as_mut);
@@ -422,6 +443,7 @@ impl<T: Types> Shard<T> {
             copy.old = old;
             copy.chunks = allocation.chunks;
             copy.shift = shift;
+            copy.began = T::now();
             copy.join(member);
             let id = self.free.pop().unwrap_or(CopyId(self.copies.len() as u32));
             match self.copies.get_mut(id.0 as usize) {
@@ -441,10 +463,17 @@ impl<T: Types> Shard<T> {
                 };
                 start.to[0] = Some(to);
                 let _ = spare.started.push(start);
+                self.counts.copies += 1;
+                self.counts.copied_sectors += sectors;
             }
             id
         };
         if let Some(slot) = self.slots.get_mut(index) {
+            let whole = walk.is_none();
+            slot.counts.writes_whole += u64::from(whole);
+            slot.counts.copies += u64::from(!whole);
+            slot.counts.copies_shared += u64::from(is_shared);
+            slot.counts.copied_chunks += if whole { 0 } else { allocation.chunks };
             slot.add_pending(Pending {
                 old,
                 new: allocation.new,
@@ -460,8 +489,8 @@ impl<T: Types> Shard<T> {
 
     /// A snapshot is to be read from `sector` on, `sectors` of them, within one span. Which of them
     /// from where is returned; a read of the origin is counted in `reads`.
-    pub fn read_snapshot(&self, id: SlotId, sector: u64, sectors: u64, reads: &Epochs) -> Read {
-        let Some(slot) = self.slot(id) else {
+    pub fn read_snapshot(&mut self, id: SlotId, sector: u64, sectors: u64, reads: &Epochs) -> Read {
+        let Some(slot) = self.slot_mut(id) else {
             return Read::Gone;
         };
         let end = sector + sectors;
@@ -481,11 +510,13 @@ impl<T: Types> Shard<T> {
                 break;
             }
             let offset = sector - (old << slot.shift);
+            slot.counts.reads_cow += 1;
             return Read::Cow {
                 sector: (new << slot.shift) + offset,
                 sectors: sectors.min((chunks << slot.shift) - offset),
             };
         }
+        slot.counts.reads_origin += 1;
         Read::Origin {
             sectors: at.min(end) - sector,
             epoch: reads.begin(),
@@ -504,7 +535,7 @@ impl<T: Types> Shard<T> {
         let Some(index) = self.slots.iter().position(|slot| slot.id == id) else {
             return SnapshotWrite::Gone(bio);
         };
-        let Some(slot) = self.slots.get(index) else {
+        let Some(slot) = self.slots.get_mut(index) else {
             return SnapshotWrite::Gone(bio);
         };
         let shift = slot.shift;
@@ -517,6 +548,7 @@ impl<T: Types> Shard<T> {
                 if sectors > here && B::MAY_CUT {
                     bio.cut(here);
                 }
+                slot.counts.writes_cow += 1;
                 return SnapshotWrite::Cow(bio, (new << shift) + offset);
             }
             Chunk::Pending(Pending { copy, chunks, .. }) => (copy, chunks, None),
@@ -568,6 +600,9 @@ impl<T: Types> Shard<T> {
             return SnapshotWrite::Full(bio, sector, copy);
         }
         member.bios.push(bio.into_bio());
+        if let Some(slot) = self.slot_mut(id) {
+            slot.counts.writes_waited += 1;
+        }
         SnapshotWrite::Waits
     }
 
@@ -684,9 +719,11 @@ impl<T: Types> Shard<T> {
         let all_good = copy.members.iter().flatten().all(|member| member.good);
         finished.full = copy.full.take().map(|bio| (bio, all_good));
         let Copy { old, chunks, .. } = *copy;
+        let took = T::since(&copy.began);
         for (member, out) in copy.members.iter_mut().zip(&mut finished.snapshots) {
             let Some(member) = member.take() else { break };
             if let Some(slot) = self.slot_mut(member.slot) {
+                slot.counts.waits.note(took);
                 slot.remove_pending(old);
                 // Not before: what is in the table may be overwritten on the origin.
                 let new = member.new;

@@ -4,6 +4,7 @@
 
 use super::{
     copy::CopyId,
+    counts::SnapshotCounts,
     table::{
         Found,
         Table, //
@@ -63,6 +64,7 @@ pub(super) struct Slot<T: Types> {
     pub(super) table: Table,
     /// Those that are being copied, ascending.
     pub(super) pending: Vec<Pending>,
+    pub(super) counts: SnapshotCounts,
 }
 
 impl<T: Types> Slot<T> {

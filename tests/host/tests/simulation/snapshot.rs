@@ -17,6 +17,13 @@ impl Types for Simulated {
     type Bio = Bio;
     type Bios = Queue;
     type Job = Job;
+    type Moment = ();
+
+    fn now() {}
+
+    fn since(_then: &()) -> u64 {
+        0
+    }
 }
 
 /// Memory for a copy.

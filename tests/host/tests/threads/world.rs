@@ -64,6 +64,13 @@ impl Types for Threads {
     type Bio = Bio;
     type Bios = Queue;
     type Job = ();
+    type Moment = ();
+
+    fn now() {}
+
+    fn since(_then: &()) -> u64 {
+        0
+    }
 }
 
 /// A snapshot with chunks of `1 << shift` sectors.
