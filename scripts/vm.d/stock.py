@@ -67,7 +67,7 @@ class Stock:
         o = self.options
         line = [*self.machine(self.accelerator()), "-m", o.memory, "-smp", str(o.cpus), "-nic", "none",
                 # a timer tick that a busy machine is late for is no soft lockup
-                "-append", " ".join(["console=ttyS0 panic=-1 oops=panic nokaslr loglevel=5 mitigations=off",
+                "-append", " ".join(["console=ttyS0 panic=-1 oops=panic nokaslr loglevel=5 log_buf_len=4M mitigations=off",
                                      "watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=120", o.append]),
                 "-chardev", f"file,id=console,path=/dev/fd/{fds['console']},append=on",
                 "-serial", "chardev:console", "-device", "virtio-serial-pci"]

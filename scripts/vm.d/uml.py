@@ -58,7 +58,7 @@ class Uml:
         line += ["--", "/linux", f"mem={o.memory}", *processes, "noreboot",
                  "root=/dev/root", "rootfstype=hostfs", "hostfs=/guest", "ro", "init=/run/vm/uml-init",
                  "con=null", f"con1=null,fd:{fds['console']}", "console=tty1",
-                 "panic=-1", "oops=panic", "loglevel=5", "rcupdate.rcu_cpu_stall_timeout=120", *disks]
+                 "panic=-1", "oops=panic", "loglevel=5", "log_buf_len=4M", "rcupdate.rcu_cpu_stall_timeout=120", *disks]
         if o.interactive:
             line += ["con0=fd:0,fd:1"]
         else:

@@ -22,7 +22,7 @@ def complaints(lines):
             excused = True
         elif COMPLAINT.search(line):
             if not excused or "Call Trace:" not in line:
-                found.append("\n".join(lines[max(n - 4, 0):n + 12]))
+                found.append("\n".join(lines[max(n - 12, 0):n + 12]))
             excused = False
     return found
 

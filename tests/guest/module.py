@@ -53,8 +53,8 @@ def users():
     return {TARGETS: 0} if CORE == "rust" else {TARGETS: 1 if loaded() else 0, NAME: 0}
 
 
-def load(parameters="", name=NAME):
-    """What insmod does."""
+def insert(parameters="", name=NAME):
+    """What insmod does, and nothing else."""
     copy = os.path.join(MEMORY, os.path.basename(FILES[name]))
     if not os.path.exists(copy):
         shutil.copy(FILES[name], copy)
@@ -63,6 +63,11 @@ def load(parameters="", name=NAME):
         _syscall(FINIT_MODULE, ctypes.c_int(fd), parameters.encode(), ctypes.c_int(0))
     finally:
         os.close(fd)
+
+
+def load(parameters="", name=NAME):
+    """Inserts the module, with the last 5 % of a COW device as fast as the rest."""
+    insert(parameters, name)
     full_seconds(0)
 
 

@@ -182,7 +182,8 @@ def test_a_chunk_of_a_gigabyte(free_memory, disk, devices):
     loaded, ordinary = load(8)
     loaded.remove()
     loaded, taken = load(1 << 21)
-    assert taken < ordinary + 8 * MIB
+    # the debug kernel's own memory changes by megabytes meanwhile
+    assert taken < ordinary + 64 * MIB
     assert loaded.usage() == (3 << 21, 3 << 21, 2 << 21)
     disks.write(loaded.path, 0, b"\x11" * 512)
     assert disks.read(loaded.path, 0, 512) == b"\x11" * 512

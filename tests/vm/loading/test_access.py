@@ -24,7 +24,8 @@ KERNELS = {"coresize", "initsize", "initstate", "refcnt", "srcversion", "taint",
 # the targets' parameters, which have the names that C's have where there are such, are to be seen as those are; the
 # store's is not
 PARAMETERS = {"c": set(), "rust": {"snapshot_cow_threshold", "snapshot_copy_throttle", "snapshot_full_seconds"}}[module.CORE]
-# the trees in which a driver could put something; below tracing there is nothing of ours to find, and much of others'
+# the trees in which a driver could put something; below tracing there is nothing of ours to find, and much of others';
+# below slab the debug kernel has a directory for each size of a cache
 TREES = ["/dev", "/proc/driver", "/proc/fs", "/proc/sys/dev", "/sys/block", "/sys/bus", "/sys/class", "/sys/fs",
          "/sys/kernel/debug", "/sys/kernel/config", "/sys/devices/virtual"]
 
@@ -35,7 +36,7 @@ def entries(*trees):
     found = set()
     for tree in trees:
         for directory, names, files in os.walk(tree):
-            names[:] = [name for name in names if name not in ("tracing", "shm", "pts")]
+            names[:] = [name for name in names if name not in ("tracing", "slab", "shm", "pts")]
             found.update(f"{directory}/{name}" for name in names + files)
     return found
 
