@@ -13,7 +13,7 @@ import dm
 import lvm
 import module
 from lvm import PATIENCE, VG
-from model import INVALID, OVERFLOW, VALID, Wrong
+from model import INVALID, OVERFLOW, VALID, Wrong, overruns_c
 from world import ORIGIN
 from program import PROGRAM
 
@@ -136,7 +136,9 @@ def owned(world):
 def reactivate(world, *options):
     """All is deactivated and activated again, as by a reboot; sometimes with the other store."""
     before = world.store
-    world.store = "c" if world.rng.random() < 0.25 or not world.counts["C activations"] else "rust"
+    wants_c = world.rng.random() < 0.25 or not world.counts["C activations"]
+    may_be_c = not any(overruns_c(snapshot.cow_sectors, snapshot.chunk) for snapshot in world.snapshots)
+    world.store = "c" if wants_c and may_be_c else "rust"
     reloads = world.rng.choice([0, 0, 1, 2])
     world.note(f"next activation: {world.store}, the module {reloads} times out and in")
     deactivate(world)

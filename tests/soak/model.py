@@ -46,6 +46,13 @@ def resolve(path, content, writes, what):
         content[sector:sector + SECTOR] = found
 
 
+def overruns_c(cow_sectors, chunk):
+    """Whether a COW device ends just where the next area would be: the C store hands out its last chunk, and then zeroes
+    that area."""
+    per_area = chunk * SECTOR // 16
+    return cow_sectors // chunk % (per_area + 1) == 1
+
+
 class Snapshot:
     def __init__(self, name, chunk, content, cow_sectors, store):
         self.name, self.chunk, self.content, self.cow_sectors = name, chunk, content, cow_sectors
