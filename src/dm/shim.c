@@ -153,6 +153,7 @@ struct dm_shim_type *dm_shim_register(const char *name, const unsigned int *vers
 	type->type = (struct target_type) {
 		.name = name,
 		.version = { version[0], version[1], version[2] },
+		.features = ops->takes_nowait ? DM_TARGET_NOWAIT : 0,
 		.module = module,
 		.ctr = target_ctr,
 		.dtr = target_dtr,

@@ -19,4 +19,6 @@ struct dm_shim_ops {
 		       unsigned int maxlen);
 	int (*iterate_devices)(void *target, void *visit);
 	void (*io_hints)(void *target, struct queue_limits *limits);
+	/* Whether map does not sleep for a bio with REQ_NOWAIT. */
+	bool takes_nowait;
 };

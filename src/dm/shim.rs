@@ -79,6 +79,7 @@ pub(super) struct dm_shim_ops {
         Option<unsafe extern "C" fn(target: *mut c_void, visit: *mut c_void) -> c_int>,
     pub(super) io_hints:
         Option<unsafe extern "C" fn(target: *mut c_void, limits: *mut bindings::queue_limits)>,
+    pub(super) takes_nowait: bool,
 }
 
 /// `dm_kcopyd_notify_fn`.

@@ -48,7 +48,8 @@ impl MergeTarget {
         if !bio.is_write() {
             return Mapped::Remapped(bio.into());
         }
-        match snapshot.origin().write(bio, self.side.patience()) {
+        let patience = self.side.patience(&bio);
+        match snapshot.origin().write(bio, patience) {
             Some(bio) => Mapped::Remapped(bio.into()),
             None => Mapped::Submitted,
         }
@@ -59,6 +60,8 @@ impl MergeTarget {
 impl Target for MergeTarget {
     const NAME: &'static CStr = c"snapshot-merge";
     const VERSION: [u32; 3] = [1, 5, 100];
+
+    const TAKES_NOWAIT: bool = true;
 
     type BioData = Tracking;
 
@@ -90,7 +93,8 @@ impl Target for MergeTarget {
             return self.map_origin(bio);
         };
         if bio.is_write() {
-            return match snapshot.write_merging(bio, devices, self.side.patience()) {
+            let patience = self.side.patience(&bio);
+            return match snapshot.write_merging(bio, devices, patience) {
                 Some(bio) => Mapped::Remapped(bio.into()),
                 None => Mapped::Submitted,
             };

@@ -273,6 +273,14 @@ impl Leased<Origin> {
             bio = match outcome {
                 OriginWrite::Submit(bio) => return Some(bio),
                 OriginWrite::Waits => return None,
+                OriginWrite::NoSpare(bio, _)
+                | OriginWrite::NotNow(bio)
+                | OriginWrite::Full(bio, _)
+                    if !patience.may_sleep() =>
+                {
+                    bio.into_bio().end(Err(EAGAIN));
+                    return None;
+                }
                 OriginWrite::NoSpare(bio, count) => {
                     // One that has waited comes from a worker that ends copies: it must not wait.
                     if B::MAY_CUT {
@@ -291,6 +299,15 @@ impl Leased<Origin> {
                 }
             };
         }
+    }
+
+    /// Whether the first of the sectors `start..end` of the origin, within one span, may be overwritten at
+    /// once, and up to where the answer is the same.
+    pub(super) fn is_covered(&self, start: u64, end: u64) -> (bool, u64) {
+        self.cell(shard_of(start))
+            .shard
+            .lock()
+            .is_covered(start, end)
     }
 
     /// Whether sectors `start..end` of the origin, within one span, may be overwritten, as far as its

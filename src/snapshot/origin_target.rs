@@ -9,7 +9,9 @@ use super::{
     },
     patience::Patience,
     registry::OriginUse,
-    statistics, //
+    statistics,
+    Leased,
+    Origin, //
 };
 use crate::dm::{
     target::{
@@ -20,6 +22,7 @@ use crate::dm::{
     Device,
     MapBio,
     Mapped,
+    Op,
     OwnedDevice, //
 };
 use ::core::sync::atomic::{
@@ -42,11 +45,28 @@ pub(crate) struct OriginTarget {
     suspending: AtomicBool,
 }
 
+impl OriginTarget {
+    /// A discard comes, within one span. What all snapshots have by themselves is passed on. The rest is
+    /// not discarded: nobody is promised that, and to copy it first would only fill the snapshots.
+    fn discard(origin: &Leased<Origin>, mut bio: MapBio<'_>) -> Mapped {
+        let (start, sectors) = (Incoming::sector(&bio), Incoming::sectors(&bio));
+        let (is_covered, until) = origin.is_covered(start, start + sectors);
+        bio.cut(until - start);
+        if is_covered {
+            return Mapped::Remapped(bio.into());
+        }
+        bio.into_bio().end(Ok(()));
+        Mapped::Submitted
+    }
+}
+
 #[vtable]
 impl Target for OriginTarget {
     const NAME: &'static CStr = c"snapshot-origin";
     const VERSION: [u32; 3] = [1, 9, 100];
     const IS_MEASURED: bool = false;
+
+    const TAKES_NOWAIT: bool = true;
 
     type BioData = ();
 
@@ -60,6 +80,7 @@ impl Target for OriginTarget {
             table.set_error(c"Cannot get target device");
         })?;
         table.set_num_flush_bios(1);
+        table.set_num_discard_bios(1);
         let target = Self {
             origin: OriginUse::new(&device)?,
             device,
@@ -84,7 +105,11 @@ impl Target for OriginTarget {
         if Incoming::sectors(&bio) > left {
             bio.cut(left);
         }
-        match origin.write(bio, Patience::until(&self.suspending)) {
+        if bio.op() == Op::Discard {
+            return Self::discard(origin, bio);
+        }
+        let patience = Patience::of(&bio, &self.suspending);
+        match origin.write(bio, patience) {
             Some(bio) => Mapped::Remapped(bio.into()),
             None => Mapped::Submitted,
         }

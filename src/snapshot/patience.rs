@@ -4,7 +4,8 @@
 
 use crate::dm::{
     noio::sleep_ms,
-    params, //
+    params,
+    Bio, //
 };
 use ::core::sync::atomic::{
     AtomicBool,
@@ -25,6 +26,8 @@ pub(super) struct Patience<'a> {
     stop: Option<&'a AtomicBool>,
     /// When he began to wait.
     began: Option<Instant<Monotonic>>,
+    /// Whether he may sleep at all.
+    may_sleep: bool,
 }
 
 impl<'a> Patience<'a> {
@@ -33,6 +36,15 @@ impl<'a> Patience<'a> {
         Self {
             stop: Some(stop),
             began: None,
+            may_sleep: true,
+        }
+    }
+
+    /// Of `bio`, which is being mapped: until `stop` is set, and not at all if it says so.
+    pub(super) fn of(bio: &Bio, stop: &'a AtomicBool) -> Self {
+        Self {
+            may_sleep: !bio.is_nowait(),
+            ..Self::until(stop)
         }
     }
 
@@ -41,7 +53,13 @@ impl<'a> Patience<'a> {
         Self {
             stop: None,
             began: None,
+            may_sleep: true,
         }
+    }
+
+    /// Whether he may sleep, for memory or anything else; if not, his request ends with `EAGAIN`.
+    pub(super) fn may_sleep(&self) -> bool {
+        self.may_sleep
     }
 
     /// Whether it is over: then chunks are asked for that are to be had now. Any context.

@@ -36,6 +36,7 @@ use crate::dm::{
         StatusKind,
         TargetTable, //
     },
+    Bio,
     Device,
     EndedBio,
     OwnedDevice,
@@ -199,9 +200,9 @@ impl Side {
         self.features
     }
 
-    /// For how long a write to the target waits for a COW device to be extended.
-    pub(super) fn patience(&self) -> Patience<'_> {
-        Patience::until(&self.suspending)
+    /// For how long `bio`, a write to the target, waits for a COW device to be extended.
+    pub(super) fn patience(&self, bio: &Bio) -> Patience<'_> {
+        Patience::of(bio, &self.suspending)
     }
 
     /// The target is about to be suspended. Any context.

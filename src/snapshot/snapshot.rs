@@ -381,6 +381,14 @@ impl Leased<Snapshot> {
                     return Some(bio);
                 }
                 SnapshotWrite::Waits => return None,
+                SnapshotWrite::NoSpare(bio)
+                | SnapshotWrite::NotNow(bio)
+                | SnapshotWrite::NoRoom(bio)
+                    if !patience.may_sleep() =>
+                {
+                    bio.into_bio().end(Err(EAGAIN));
+                    return None;
+                }
                 SnapshotWrite::NoSpare(bio) => {
                     if B::MAY_CUT {
                         self.origin.wait_for_room();

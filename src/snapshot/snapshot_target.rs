@@ -51,7 +51,8 @@ impl SnapshotTarget {
         if Incoming::sectors(&bio) > left {
             bio.cut(left);
         }
-        match snapshot.write(bio, self.0.devices(), self.0.patience()) {
+        let patience = self.0.patience(&bio);
+        match snapshot.write(bio, self.0.devices(), patience) {
             Some(bio) => Mapped::Remapped(bio.into()),
             None => Mapped::Submitted,
         }
@@ -117,6 +118,8 @@ impl kcopyd::CopyJob for Zeroing {
 impl Target for SnapshotTarget {
     const NAME: &'static CStr = c"snapshot";
     const VERSION: [u32; 3] = [1, 16, 100];
+
+    const TAKES_NOWAIT: bool = true;
 
     type BioData = Tracking;
 

@@ -111,6 +111,7 @@ impl<T: Target> Adapter<T> {
         } else {
             None
         },
+        takes_nowait: T::TAKES_NOWAIT,
     };
 
     /// The target behind `private`.

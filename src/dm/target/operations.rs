@@ -40,6 +40,12 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
     /// Whether there is something to measure for attestation: [`StatusKind::Ima`].
     const IS_MEASURED: bool = true;
 
+    /// Whether [`Self::map`] does not sleep for a bio that says so: [`Bio::is_nowait`]. Else no such bio
+    /// comes.
+    ///
+    /// [`Bio::is_nowait`]: crate::dm::Bio::is_nowait
+    const TAKES_NOWAIT: bool = false;
+
     /// What it keeps beside each bio. All bytes are zero when [`Self::map`] is called; it must
     /// have nothing to drop, and be aligned to no more than 8 bytes.
     type BioData: Zeroable + Send + 'static;

@@ -298,6 +298,18 @@ impl<T: Types> Shard<T> {
         }
     }
 
+    /// Whether the first of the sectors `start..end` of the origin, within one span, may be overwritten,
+    /// and up to where the answer is the same. No copy is begun.
+    pub fn is_covered(&self, start: u64, end: u64) -> (bool, u64) {
+        let covered = self.covered_until(start, end);
+        if covered > start {
+            return (true, covered);
+        }
+        let concerned = self.slots.iter().filter(|slot| slot.is_concerned(start));
+        let missing = concerned.map(|slot| slot.missing_until(start, end));
+        (false, missing.max().unwrap_or(end))
+    }
+
     /// The first sector from `start` on that some snapshot needs and does not have; `end` if there is
     /// none before.
     fn covered_until(&self, start: u64, end: u64) -> u64 {

@@ -112,6 +112,20 @@ impl<T: Types> Slot<T> {
         end
     }
 
+    /// The first sector from `sector` on, and before `end`, from which on chunks are recorded; `sector`
+    /// itself if it is, and `end` if there is none.
+    pub(super) fn missing_until(&self, sector: u64, end: u64) -> u64 {
+        let old = sector >> self.shift;
+        match self.table.find(old) {
+            Found::Run { .. } => sector,
+            // What is behind the snapshot it does not miss.
+            Found::Gap { chunks } => {
+                let until = (old + chunks) << self.shift;
+                until.min(end).min(self.snapshot.sectors())
+            }
+        }
+    }
+
     /// Notes a copy, for which there is room in `pending`.
     pub(super) fn add_pending(&mut self, pending: Pending) {
         let index = self.pending.partition_point(|p| p.old < pending.old);
