@@ -17,3 +17,10 @@ pub(crate) fn full_seconds() -> u32 {
     // SAFETY: It reads a variable.
     unsafe { shim::dm_shim_full_seconds() }
 }
+
+/// `snapshot_overflow_keep`: whether a snapshot that is activated is to be kept when its COW device is
+/// full, rather than the origin's writes. The administrator may change it at any time.
+pub(crate) fn overflow_keep() -> bool {
+    // SAFETY: It reads a variable.
+    unsafe { shim::dm_shim_overflow_keep() }
+}

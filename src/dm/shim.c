@@ -42,6 +42,16 @@ unsigned int dm_shim_full_seconds(void)
 	return READ_ONCE(snapshot_full_seconds);
 }
 
+static bool snapshot_overflow_keep;
+module_param_named(snapshot_overflow_keep, snapshot_overflow_keep, bool, 0644);
+MODULE_PARM_DESC(snapshot_overflow_keep,
+		 "Whether a snapshot that is activated is kept when its COW device is full: writes to the origin fail then");
+
+bool dm_shim_overflow_keep(void)
+{
+	return READ_ONCE(snapshot_overflow_keep);
+}
+
 unsigned int dm_shim_cow_threshold(void)
 {
 	return READ_ONCE(snapshot_cow_threshold);

@@ -108,6 +108,7 @@ pub(super) const DM_KCOPYD_MAX_REGIONS: usize = 8;
 extern "C" {
     pub(super) fn dm_shim_cow_threshold() -> c_uint;
     pub(super) fn dm_shim_full_seconds() -> c_uint;
+    pub(super) fn dm_shim_overflow_keep() -> bool;
     pub(super) fn dm_shim_copy_throttle() -> *mut dm_kcopyd_throttle;
 
     pub(super) fn dm_shim_register(

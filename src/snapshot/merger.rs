@@ -199,9 +199,13 @@ impl Merger {
                 }
                 Step::Cover { start, end } => {
                     let waits = origin.cover(start, end, Patience::until(&self.stopping));
+                    if waits.is_err() {
+                        dm_err!("No room in another snapshot: shutting down merge.");
+                    }
                     snapshot.tell_merge(|merge| match waits {
-                        None => merge.covered(),
-                        Some(until) => merge.waits(until),
+                        Ok(None) => merge.covered(),
+                        Ok(Some(until)) => merge.waits(until),
+                        Err(_) => merge.refused(),
                     });
                 }
                 Step::Copy(copy) => merge_io::copy(snapshot, devices, copy),

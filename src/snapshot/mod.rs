@@ -9,6 +9,7 @@
 //! | [`Snapshot`] | a snapshot, which may pass from one table to the next |
 //! | [`Origin`] | an origin, with the shards that know all of its snapshots' exceptions |
 //! | [`registry`] | which origins and snapshots there are, and who may have them |
+//! | [`messages`] | what the targets are told and asked |
 //! | [`statistics`] | what was counted, for who asks |
 //! | [`store`] | the exception stores that a table can ask for |
 //! | [`core`] | the concurrent part, without the kernel |
@@ -42,6 +43,7 @@ mod leased;
 mod merge_io;
 mod merge_target;
 mod merger;
+mod messages;
 mod origin;
 mod origin_target;
 mod patience;

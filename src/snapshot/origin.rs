@@ -294,7 +294,10 @@ impl Leased<Origin> {
                     bio
                 }
                 OriginWrite::Full(bio, snapshot) => {
-                    snapshot.invalidate_full();
+                    if !snapshot.no_room_for_origin() {
+                        bio.into_bio().end(Err(ENOSPC));
+                        return None;
+                    }
                     bio
                 }
             };
@@ -312,8 +315,13 @@ impl Leased<Origin> {
 
     /// Whether sectors `start..end` of the origin, within one span, may be overwritten, as far as its
     /// snapshots are concerned. If not, copies are under way for the first of them: up to the sector
-    /// that is returned. Sleeps.
-    pub(super) fn cover(&self, start: u64, end: u64, mut patience: Patience<'_>) -> Option<u64> {
+    /// that is returned. An error if one of them must not lose them and has no room. Sleeps.
+    pub(super) fn cover(
+        &self,
+        start: u64,
+        end: u64,
+        mut patience: Patience<'_>,
+    ) -> Result<Option<u64>> {
         let shard = shard_of(start);
         let mut spare = Spare::new();
         loop {
@@ -321,11 +329,15 @@ impl Leased<Origin> {
             let outcome = self.cell(shard).shard.lock().cover(start, end, &mut spare);
             self.start(&mut spare);
             match outcome {
-                Cover::Covered => return None,
-                Cover::Waits(until) => return Some(until),
+                Cover::Covered => return Ok(None),
+                Cover::Waits(until) => return Ok(Some(until)),
                 Cover::NoSpare(count) => self.add_spare(&mut spare, count, shard),
                 Cover::NotNow => patience.wait(),
-                Cover::Full(snapshot) => snapshot.invalidate_full(),
+                Cover::Full(snapshot) => {
+                    if !snapshot.no_room_for_origin() {
+                        return Err(ENOSPC);
+                    }
+                }
             }
         }
     }

@@ -7,9 +7,9 @@ use super::{
         span_end,
         Incoming, //
     },
+    messages,
     patience::Patience,
     registry::OriginUse,
-    statistics,
     Leased,
     Origin, //
 };
@@ -131,7 +131,7 @@ impl Target for OriginTarget {
     }
 
     fn message(&self, args: &[&CStr], out: &mut dyn fmt::Write) -> Result {
-        statistics::origin_message(self.origin.origin()?, args, out)
+        messages::to_origin(self.origin.origin()?, args, out)
     }
 
     fn iterate_devices(&self, visit: &mut dyn FnMut(&Device, u64, u64) -> c_int) -> c_int {

@@ -402,6 +402,7 @@ impl Shared {
         if is(party, &self.source) {
             snapshot.state().set_merging(party.merges());
             snapshot.state().set_sectors(sectors);
+            snapshot.look_for_room();
             snapshot.state().set_active(true);
         }
     }

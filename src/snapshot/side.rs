@@ -9,6 +9,7 @@ use super::{
     },
     leased::Leased,
     merger::Merger,
+    messages,
     origin::Devices,
     patience::Patience,
     registry::{
@@ -23,7 +24,6 @@ use super::{
         LoadFailure,
         Snapshot, //
     },
-    statistics,
     store::Store,
     tracking::{
         Tracked,
@@ -320,7 +320,7 @@ impl Side {
     pub(super) fn message(&self, args: &[&CStr], out: &mut dyn fmt::Write) -> Result {
         // Whoever has the snapshot now is to be asked.
         let snapshot = self.current().ok_or(ENODEV)?;
-        statistics::snapshot_message(snapshot, args, out)
+        messages::to_snapshot(snapshot, args, out)
     }
 
     /// The devices that the target uses.

@@ -156,7 +156,7 @@ impl Snapshot {
             try_pin_init!(Self {
                 origin,
                 slot,
-                state: State::new(),
+                state: State::new(params::overflow_keep()),
                 store,
                 supports_overflow: AtomicBool::new(false),
                 devices <- new_spinlock!(Some(devices), "Snapshot::devices"),
@@ -252,9 +252,36 @@ impl Snapshot {
         })
     }
 
-    /// The snapshot is of no use any more: a write to the origin found no room for it. Sleeps.
-    pub(super) fn invalidate_full(&self) {
+    /// A write to the origin found no room for the snapshot. Returns whether it may go on: without the
+    /// snapshot, which is of no use any more. Else it is to fail. Sleeps.
+    pub(super) fn no_room_for_origin(&self) -> bool {
+        if self.state.is_kept() && self.state.is_valid() {
+            self.overflow();
+            return false;
+        }
+        self.invalidate_full();
+        true
+    }
+
+    fn invalidate_full(&self) {
         self.invalidate("Unable to allocate exception.");
+    }
+
+    fn overflow(&self) {
+        if self.state.is_valid() && self.state.set_overflowed() {
+            dm_err!("Snapshot overflowed: Unable to allocate exception.");
+            self.event();
+        }
+    }
+
+    /// A table with the snapshot is resumed: one that was kept can be written again if there is room.
+    pub(super) fn look_for_room(&self) {
+        let has_room = self
+            .usage()
+            .is_some_and(|usage| usage.allocated < usage.total);
+        if self.state.is_kept() && has_room {
+            self.state.clear_overflowed();
+        }
     }
 
     /// The snapshot is of no use any more: an I/O failed. Sleeps.
@@ -288,10 +315,8 @@ impl Snapshot {
 
     /// A write to the snapshot found no room. Sleeps.
     fn no_room(&self) {
-        if self.supports_overflow.load(SeqCst) {
-            if self.state.is_valid() && self.state.set_overflowed() {
-                dm_err!("Snapshot overflowed: Unable to allocate exception.");
-            }
+        if self.supports_overflow.load(SeqCst) || self.state.is_kept() {
+            self.overflow();
         } else {
             self.invalidate_full();
         }

@@ -16,6 +16,7 @@ pub(super) struct State {
     active: AtomicBool,
     merging: AtomicBool,
     overflowed: AtomicBool,
+    keep: AtomicBool,
     merge_failed: AtomicBool,
     shift: AtomicU32,
     sectors: AtomicU64,
@@ -23,13 +24,15 @@ pub(super) struct State {
 
 impl State {
     /// Of a snapshot that is valid, as far as is known, and was not resumed yet.
-    pub(super) const fn new() -> Self {
+    /// `keep`: see [`State::is_kept`].
+    pub(super) const fn new(keep: bool) -> Self {
         Self {
             loaded: AtomicBool::new(false),
             valid: AtomicBool::new(true),
             active: AtomicBool::new(false),
             merging: AtomicBool::new(false),
             overflowed: AtomicBool::new(false),
+            keep: AtomicBool::new(keep),
             merge_failed: AtomicBool::new(false),
             shift: AtomicU32::new(0),
             sectors: AtomicU64::new(0),
@@ -76,14 +79,30 @@ impl State {
         self.merging.store(merging, SeqCst);
     }
 
-    /// Whether a write to the snapshot found no room, and userspace wants to know that.
+    /// Whether a write found no room, and the snapshot is not invalid for that.
     pub(super) fn has_overflowed(&self) -> bool {
         self.overflowed.load(SeqCst)
     }
 
-    /// A write to the snapshot found no room. Returns whether that is new.
+    /// A write found no room. Returns whether that is new.
     pub(super) fn set_overflowed(&self) -> bool {
         !self.overflowed.swap(true, SeqCst)
+    }
+
+    /// There is room again.
+    pub(super) fn clear_overflowed(&self) {
+        self.overflowed.store(false, SeqCst);
+    }
+
+    /// Whether the snapshot is kept when its COW device is full: then writes to the origin fail that it
+    /// has no room for. Else it becomes invalid, and they go on.
+    pub(super) fn is_kept(&self) -> bool {
+        self.keep.load(SeqCst)
+    }
+
+    /// What is to become of the snapshot when its COW device is full.
+    pub(super) fn set_kept(&self, keep: bool) {
+        self.keep.store(keep, SeqCst);
     }
 
     /// Whether a merge came to an end before its time.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the targets answer to the message `stats`.
+//! What the targets answer to the message `stats`. All of it may sleep.
 //!
 //! A line for each figure: its name, a space, and a number. Names that begin with `origin_` are the
 //! origin's, which all of its snapshots have in common. Documentation/admin-guide.md says what each is.
@@ -18,82 +18,10 @@ use super::{
 };
 use crate::dm::noio::cond_resched;
 use crate::store::CommitCounts;
-use kernel::{
-    fmt,
-    prelude::*, //
-};
+use kernel::fmt;
 
-/// What a message asks for.
-enum Asked {
-    /// `stats`: the figures.
-    Figures,
-    /// `stats reset`: that what was counted is forgotten.
-    Reset,
-}
-
-impl Asked {
-    /// `EINVAL` if the targets know no such message.
-    fn of(args: &[&CStr]) -> Result<Self> {
-        let is = |word: &CStr, name: &[u8]| word.to_bytes().eq_ignore_ascii_case(name);
-        match args {
-            [first] if is(first, b"stats") => Ok(Self::Figures),
-            [first, second] if is(first, b"stats") && is(second, b"reset") => Ok(Self::Reset),
-            _ => Err(EINVAL),
-        }
-    }
-}
-
-/// A message to an origin. May sleep.
-pub(super) fn origin_message(
-    origin: &Leased<Origin>,
-    args: &[&CStr],
-    out: &mut dyn fmt::Write,
-) -> Result {
-    match Asked::of(args)? {
-        Asked::Figures => {
-            // A text that does not fit is cut, and device-mapper asks again with more room.
-            let _ = write_origin(origin, out);
-        }
-        Asked::Reset => each_shard(origin, |shard| *shard.origin_counts() = OriginCounts::NONE),
-    }
-    Ok(())
-}
-
-/// A message to a snapshot, or to what merges it. May sleep.
-pub(super) fn snapshot_message(
-    snapshot: &Leased<Snapshot>,
-    args: &[&CStr],
-    out: &mut dyn fmt::Write,
-) -> Result {
-    match Asked::of(args)? {
-        Asked::Figures => {
-            // As above.
-            let _ = write_snapshot(snapshot, out);
-        }
-        Asked::Reset => {
-            each_shard(snapshot.origin(), |shard| {
-                if let Some(counts) = shard.snapshot_counts(snapshot.slot()) {
-                    *counts = SnapshotCounts::default();
-                }
-            });
-            snapshot.tell_merge(|merge| merge.forget_counts());
-            if let Some(counts) = snapshot.store().commit_counts() {
-                counts.reset();
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Calls `f` with each shard, locked.
-fn each_shard(origin: &Leased<Origin>, mut f: impl FnMut(&mut Shard<Kernel>)) {
-    for cell in origin.cells() {
-        f(&mut cell.shard.lock());
-        cond_resched();
-    }
-}
-
-fn write_origin(origin: &Leased<Origin>, out: &mut dyn fmt::Write) -> fmt::Result {
+/// Writes the figures of an origin.
+pub(super) fn write_origin(origin: &Leased<Origin>, out: &mut dyn fmt::Write) -> fmt::Result {
     let mut counts = OriginCounts::NONE;
     each_shard(origin, |shard| counts.add(shard.origin_counts()));
     let figures = [
@@ -107,7 +35,13 @@ fn write_origin(origin: &Leased<Origin>, out: &mut dyn fmt::Write) -> fmt::Resul
     write_all(&figures, out)
 }
 
-fn write_snapshot(snapshot: &Leased<Snapshot>, out: &mut dyn fmt::Write) -> fmt::Result {
+/// Forgets what was counted for an origin.
+pub(super) fn reset_origin(origin: &Leased<Origin>) {
+    each_shard(origin, |shard| *shard.origin_counts() = OriginCounts::NONE);
+}
+
+/// Writes the figures of a snapshot, and of its origin.
+pub(super) fn write_snapshot(snapshot: &Leased<Snapshot>, out: &mut dyn fmt::Write) -> fmt::Result {
     let mut counts = SnapshotCounts::default();
     let (mut exceptions, mut bytes) = (0, 0);
     each_shard(snapshot.origin(), |shard| {
@@ -143,6 +77,7 @@ fn write_snapshot(snapshot: &Leased<Snapshot>, out: &mut dyn fmt::Write) -> fmt:
         ("copied_chunks", counts.copied_chunks),
         ("commits", commits),
         ("committed", committed),
+        ("overflow_keep", state.is_kept().into()),
         ("merging", state.is_merging().into()),
         ("merge_batches", merged.batches),
         ("merged", merged.exceptions),
@@ -155,6 +90,27 @@ fn write_snapshot(snapshot: &Leased<Snapshot>, out: &mut dyn fmt::Write) -> fmt:
         }
     }
     write_origin(snapshot.origin(), out)
+}
+
+/// Forgets what was counted for a snapshot.
+pub(super) fn reset_snapshot(snapshot: &Leased<Snapshot>) {
+    each_shard(snapshot.origin(), |shard| {
+        if let Some(counts) = shard.snapshot_counts(snapshot.slot()) {
+            *counts = SnapshotCounts::default();
+        }
+    });
+    snapshot.tell_merge(|merge| merge.forget_counts());
+    if let Some(counts) = snapshot.store().commit_counts() {
+        counts.reset();
+    }
+}
+
+/// Calls `f` with each shard, locked.
+fn each_shard(origin: &Leased<Origin>, mut f: impl FnMut(&mut Shard<Kernel>)) {
+    for cell in origin.cells() {
+        f(&mut cell.shard.lock());
+        cond_resched();
+    }
 }
 
 fn write_all(figures: &[(&str, u64)], out: &mut dyn fmt::Write) -> fmt::Result {

@@ -146,7 +146,8 @@ pub enum Step<T: Types> {
     /// See that the table has this run, and make room for its removal; then [`Merge::reserved`].
     Reserve(BatchId, Run),
     /// See that sectors of the origin, within one span, may be overwritten, as
-    /// [`Shard::cover`](super::Shard::cover) says; then [`Merge::covered`] or [`Merge::waits`].
+    /// [`Shard::cover`](super::Shard::cover) says; then [`Merge::covered`], [`Merge::waits`] or
+    /// [`Merge::refused`].
     Cover {
         /// The first sector.
         start: u64,
@@ -724,6 +725,11 @@ impl<T: Types> Merge<T> {
                 batch.ahead = (batch.next, until);
             }
         }
+    }
+
+    /// They never may.
+    pub fn refused(&mut self) {
+        self.failed = true;
     }
 
     /// A copy is over. Returns whether it is time to ask what is next: copies are begun many at a time,

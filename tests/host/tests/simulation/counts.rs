@@ -38,6 +38,7 @@ counts! {
     no_spare,
     no_memory,
     overflows,
+    refusals,
     invalidated,
     failed_copies,
     created,

@@ -288,6 +288,7 @@ impl World {
             state: Cell::new(State::Valid),
             active: Cell::new(true),
             merging: Cell::new(false),
+            keep: self.rng.chance(300),
             cow_chunks: Cell::new(cow_chunks),
             pipeline: RefCell::new(Pipeline::new()),
             next: Cell::new(1),

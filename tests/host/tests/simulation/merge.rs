@@ -290,6 +290,10 @@ impl World {
             }
             Cover::NoSpare(need) => State::Cover(from, to, spare, need),
             Cover::NotNow => State::Cover(from, to, Spare::new(), 0),
+            Cover::Full(snapshot) if snapshot.refuses() => {
+                self.counts.refusals += 1;
+                State::answer(|core| core.refused())
+            }
             Cover::Full(snapshot) => {
                 self.counts.overflows += 1;
                 self.invalidate(snapshot.number, None);

@@ -53,6 +53,8 @@ pub struct Shared {
     pub state: Cell<State>,
     pub active: Cell<bool>,
     pub merging: Cell<bool>,
+    /// Whether it is kept when its COW device is full.
+    pub keep: bool,
     /// Chunks of the COW device.
     pub cow_chunks: Cell<u64>,
     pub pipeline: RefCell<Pipeline<(usize, Item)>>,
@@ -79,6 +81,11 @@ impl Handle {
     /// Whether it is neither invalid nor about to be.
     pub fn is_valid(&self) -> bool {
         self.state.get() == State::Valid
+    }
+
+    /// Whether a write to the origin that it has no room for fails.
+    pub fn refuses(&self) -> bool {
+        self.keep && self.is_valid()
     }
 }
 

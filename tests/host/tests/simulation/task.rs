@@ -328,6 +328,10 @@ impl World {
                 self.counts.no_memory += 1;
                 self.tasks.push(Task::write_origin(bio, false));
             }
+            OriginWrite::Full(bio, snapshot) if snapshot.refuses() => {
+                self.counts.refusals += 1;
+                self.end_write(bio, false);
+            }
             OriginWrite::Full(bio, snapshot) => {
                 self.counts.overflows += 1;
                 let then = Task::write_origin(bio, false);
