@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts/vm.d"))
 from complaints import COMPLAINT  # noqa: E402 - found in scripts/vm.d
 
 # with a stack that is no complaint
-NO_MEMORY = re.compile(r"vmalloc error|page allocation failure|kmem_cache_create\w*\(.*\) failed with error -12")
+NO_MEMORY = re.compile(r"vmalloc error|page allocation failure|kmem_cache_create\w*\(.*\) failed with error -\d+")
 
 
 def complaints(lines):
