@@ -33,11 +33,12 @@ impl Asked {
         match args {
             [first] if is(first, b"stats") => Ok(Self::Figures),
             [first, second] if is(first, b"stats") && is(second, b"reset") => Ok(Self::Reset),
-            [first, second] if is(first, b"overflow") => match () {
-                () if is(second, b"keep") => Ok(Self::Overflow { keep: true }),
-                () if is(second, b"invalidate") => Ok(Self::Overflow { keep: false }),
-                () => Err(EINVAL),
-            },
+            [first, second] if is(first, b"overflow") && is(second, b"keep") => {
+                Ok(Self::Overflow { keep: true })
+            }
+            [first, second] if is(first, b"overflow") && is(second, b"invalidate") => {
+                Ok(Self::Overflow { keep: false })
+            }
             _ => Err(EINVAL),
         }
     }

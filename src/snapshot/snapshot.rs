@@ -276,10 +276,8 @@ impl Snapshot {
 
     /// A table with the snapshot is resumed: one that was kept can be written again if there is room.
     pub(super) fn look_for_room(&self) {
-        let has_room = self
-            .usage()
-            .is_some_and(|usage| usage.allocated < usage.total);
-        if self.state.is_kept() && has_room {
+        let has_room = |usage: Usage| usage.allocated < usage.total;
+        if self.state.is_kept() && self.usage().is_some_and(has_room) {
             self.state.clear_overflowed();
         }
     }
@@ -445,21 +443,19 @@ impl Leased<Snapshot> {
         let devices = self.devices().ok_or(NoChunk::Full)?;
         let seconds = params::full_seconds();
         let mut room = self.room.lock();
-        let before = self.fill(&devices).chunks_before_last();
-        let is_slow = seconds != 0 && before == 0;
+        // Nothing is to last if that is turned off.
+        let before = (seconds != 0).then(|| self.fill(&devices).chunks_before_last());
+        let is_slow = before == Some(0);
         if is_slow && !now && !room.allows() {
             return Err(NoChunk::NotNow);
         }
-        let max = match (seconds, before) {
-            (0, _) => max,
-            (_, before) => max.min(before.max(1)),
-        };
+        let max = before.map_or(max, |before| max.min(before.max(1)));
         let allocation = self.hand_out(&devices, max)?;
         let fill = self.fill(&devices);
         let is_first = is_slow && !room.was_slow;
         room.was_slow = is_slow;
         if is_slow {
-            room.pause(fill.pause(fill.chunk, seconds));
+            room.pause(fill.pause(seconds));
         }
         let is_news = room.is_news(fill);
         drop(room);

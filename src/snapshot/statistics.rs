@@ -22,7 +22,7 @@ use kernel::fmt;
 
 /// Writes the figures of an origin.
 pub(super) fn write_origin(origin: &Leased<Origin>, out: &mut dyn fmt::Write) -> fmt::Result {
-    let mut counts = OriginCounts::NONE;
+    let mut counts = OriginCounts::default();
     each_shard(origin, |shard| counts.add(shard.origin_counts()));
     let figures = [
         ("origin_snapshots", origin.snapshots()),
@@ -37,7 +37,7 @@ pub(super) fn write_origin(origin: &Leased<Origin>, out: &mut dyn fmt::Write) ->
 
 /// Forgets what was counted for an origin.
 pub(super) fn reset_origin(origin: &Leased<Origin>) {
-    each_shard(origin, |shard| *shard.origin_counts() = OriginCounts::NONE);
+    each_shard(origin, |shard| *shard.origin_counts() = OriginCounts::default());
 }
 
 /// Writes the figures of a snapshot, and of its origin.

@@ -38,11 +38,11 @@ impl Histogram {
 }
 
 /// What was done for an origin, by requests and not by sectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OriginCounts {
     /// Writes that went to the origin, which had no need of a copy, or had waited for it.
     pub writes_passed: u64,
-    /// Writes that began to wait for a copy, or for memory that it needs: each time.
+    /// Writes that began to wait for a copy: each time.
     pub writes_waited: u64,
     /// Reads of the origin for copies.
     pub copies: u64,
@@ -51,14 +51,6 @@ pub struct OriginCounts {
 }
 
 impl OriginCounts {
-    /// Nothing was done.
-    pub const NONE: Self = Self {
-        writes_passed: 0,
-        writes_waited: 0,
-        copies: 0,
-        copied_sectors: 0,
-    };
-
     /// Adds what another shard counted.
     pub fn add(&mut self, other: &Self) {
         self.writes_passed += other.writes_passed;

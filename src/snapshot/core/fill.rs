@@ -45,13 +45,13 @@ impl Fill {
             .div_ceil(self.chunk.max(1))
     }
 
-    /// For how many nanoseconds nobody else should get room after `taken` sectors were handed out, the
-    /// last of those in use: so long that what is left would last for `seconds` if as much as this
-    /// were taken each time.
-    pub fn pause(self, taken: u64, seconds: u32) -> u64 {
+    /// For how many nanoseconds nobody else should get room after the last of the chunks in use was handed
+    /// out: so long that what is left would last for `seconds` if a chunk were taken each time.
+    pub fn pause(self, seconds: u32) -> u64 {
         let microseconds = u64::from(seconds) * 1_000_000;
         // What is too large to be reckoned with is too long for anybody to wait.
-        (microseconds.saturating_mul(taken) / (self.free() + taken).max(1)).saturating_mul(1000)
+        let before = (self.free() + self.chunk).max(1);
+        (microseconds.saturating_mul(self.chunk) / before).saturating_mul(1000)
     }
 }
 

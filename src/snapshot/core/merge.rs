@@ -325,12 +325,9 @@ pub struct Merge<T: Types> {
 
 impl<T: Types> Merge<T> {
     /// A merge that has not begun.
-    pub const fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self {
-            counts: MergeCounts {
-                batches: 0,
-                exceptions: 0,
-            },
+            counts: MergeCounts::default(),
             limits,
             shift: 0,
             end: 0,

@@ -61,7 +61,8 @@ pub enum OriginWrite<T: Types, B> {
     NoSpare(B, usize),
     /// There is no memory or no room at the moment: it is to be tried again in a few milliseconds.
     NotNow(B),
-    /// This snapshot has no room for a chunk: it is to be invalidated, and the write tried again.
+    /// This snapshot has no room for a chunk. The write is to be tried again when the snapshot is invalid,
+    /// or is to fail if the snapshot is kept.
     Full(B, T::Snapshot),
 }
 
@@ -156,13 +157,13 @@ pub struct Shard<T: Types> {
 impl<T: Types> Shard<T> {
     /// Knows no snapshots.
     #[allow(clippy::new_without_default)]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             slots: Vec::new(),
             copies: Vec::new(),
             free: Vec::new(),
             waiting: Vec::new(),
-            counts: OriginCounts::NONE,
+            counts: OriginCounts::default(),
         }
     }
 
@@ -481,11 +482,13 @@ impl<T: Types> Shard<T> {
             id
         };
         if let Some(slot) = self.slots.get_mut(index) {
-            let whole = walk.is_none();
-            slot.counts.writes_whole += u64::from(whole);
-            slot.counts.copies += u64::from(!whole);
-            slot.counts.copies_shared += u64::from(is_shared);
-            slot.counts.copied_chunks += if whole { 0 } else { allocation.chunks };
+            if walk.is_some() {
+                slot.counts.copies += 1;
+                slot.counts.copies_shared += u64::from(is_shared);
+                slot.counts.copied_chunks += allocation.chunks;
+            } else {
+                slot.counts.writes_whole += 1;
+            }
             slot.add_pending(Pending {
                 old,
                 new: allocation.new,
@@ -871,6 +874,6 @@ pub enum Cover<T: Types> {
     NoSpare(usize),
     /// There is no memory or no room at the moment: ask again in a few milliseconds.
     NotNow,
-    /// This snapshot has no room for a chunk: it is to be invalidated.
+    /// This snapshot has no room for a chunk: it is to be invalidated, unless it is kept.
     Full(T::Snapshot),
 }
