@@ -46,11 +46,11 @@ def resolve(path, content, writes, what):
         content[sector:sector + SECTOR] = found
 
 
-def overruns_c(cow_sectors, chunk):
-    """Whether a COW device ends just where the next area would be: the C store hands out its last chunk, and then zeroes
-    that area."""
-    per_area = chunk * SECTOR // 16
-    return cow_sectors // chunk % (per_area + 1) == 1
+def within_c(cow_sectors, chunk):
+    """The next size of a COW device, in sectors, that does not end just where the next area would be: the C store hands
+    out its last chunk, and then zeroes that area."""
+    overruns = cow.Layout(chunk).is_metadata(cow_sectors // chunk)
+    return cow_sectors + chunk if overruns else cow_sectors
 
 
 class Snapshot:

@@ -24,8 +24,8 @@ def create(world):
     else:
         wanted = int(largest * rng.choice([0.1, 0.3, 0.6, 1]))
     kilobytes = max(min(wanted, largest), 4 * chunk * 512) + 4095 >> 12 << 2
-    if world.store == "c" and model.overruns_c(kilobytes * 2, chunk):
-        kilobytes += chunk // 2
+    if world.store == "c":
+        kilobytes = model.within_c(kilobytes * 2, chunk) // 2
     create_as(world, chunk, kilobytes, world.streams([None]) if rng.random() < 0.6 else [])
 
 
@@ -63,8 +63,9 @@ def extend(world):
     """More room for a snapshot in use; one that overflowed can be written again."""
     snapshot = world.rng.choice(world.alive(VALID, OVERFLOW))
     kilobytes = world.rng.choice([4, 64, 1024, 8192])
-    if world.store == "c" and model.overruns_c(snapshot.cow_sectors + kilobytes * 2, snapshot.chunk):
-        kilobytes += snapshot.chunk // 2
+    if world.store == "c":
+        larger = model.within_c(snapshot.cow_sectors + kilobytes * 2, snapshot.chunk)
+        kilobytes = (larger - snapshot.cow_sectors) // 2
     made = world.streams()
     world.note(f"extend {snapshot} by {kilobytes} KiB; {world.told(made)}")
 

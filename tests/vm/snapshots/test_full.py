@@ -29,6 +29,13 @@ def write(volume, chunks):
         disks.write(volume.path, chunk * BYTES, b"\x11" * 512)
 
 
+def nearly_fill(volume):
+    """Up to the last 5 %; returns the next chunk."""
+    done = COW_CHUNKS * 95 // 100 - 2
+    write(volume, range(done))
+    return done
+
+
 def events(snap):
     return dm.ioctl(dm.DEV_STATUS, snap.device.name).event
 
@@ -109,7 +116,7 @@ def test_the_last_of_it_lasts_until_it_is_extended(full):
 def test_reads_and_covered_writes_are_not_slow(full):
     volume, snap = full
     module.full_seconds(1000)
-    write(volume, range(COW_CHUNKS * 95 // 100 - 2))
+    nearly_fill(volume)
     slow = threading.Thread(target=write, args=(volume, range(COW_CHUNKS, COW_CHUNKS + 8)))
     slow.start()
     time.sleep(0.5)
@@ -121,13 +128,6 @@ def test_reads_and_covered_writes_are_not_slow(full):
     assert time.monotonic() - began < 1
     module.full_seconds(0)
     slow.join()
-
-
-def nearly_fill(volume):
-    """Up to the last 5 %; returns the next chunk."""
-    done = COW_CHUNKS * 95 // 100 - 2
-    write(volume, range(done))
-    return done
 
 
 def is_slow(volume, chunks):

@@ -195,8 +195,7 @@ def use_on(volume, snap):
 
 
 def retire(volume):
-    volume.device.remove()
-    volume.device = None
+    volume.deactivate()
     volume.snapshots.clear()
 
 
