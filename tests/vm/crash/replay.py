@@ -147,6 +147,10 @@ def _last_torn(ops, rng):
     return _all(ops[:-1]) | {op: _torn(op, rng) for op in ops[-1:]}
 
 
+def _last_beheaded(ops, rng):
+    return _all(ops[:-1]) | {op: sectors(op)[1:] for op in ops[-1:]}
+
+
 POLICIES = {
     "nothing": lambda ops, rng: {},
     "everything": lambda ops, rng: _all(ops),
@@ -156,6 +160,7 @@ POLICIES = {
     "all but one": _all_but_one,
     "those of one disk": _one_disk,
     "the last torn": _last_torn,
+    "the last without its first sector": _last_beheaded,
     "each or not": lambda ops, rng: _all(op for op in ops if rng.random() < 0.5),
     "each, torn, or not": _mixture,
 }

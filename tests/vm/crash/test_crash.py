@@ -131,7 +131,9 @@ def test_torn_records(record, writer):
     # most is left of the longest
     torn.sort(key=lambda op: op.length, reverse=True)
     count = share(20)
-    points = [replay.Point(torn[n % len(torn)].replied - 1, ("the last torn", "each, torn, or not")[n % 2], SEED + n)
+    # the last of these leaves something behind the end of the list, unless another had written it by then
+    how = ["the last torn", "each, torn, or not", "the last without its first sector"]
+    points = [replay.Point(torn[n % len(torn)].replied - 1, how[n % len(how)], SEED + n)
               for n in range(count)]
     verifier = Verifier(recording, SEED)
     verifier.visit("torn records", sorted(points), verifier.look_at_snapshot)
