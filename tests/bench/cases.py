@@ -26,7 +26,7 @@ class Case:
     queue_depth: int
     latency_us: int
     mbps: int = 0
-    size: int = 0  # exceptions to activate or merge
+    size: int = 0  # exceptions to activate or merge; writes to a file
     targets_size: int = 0  # to merge with our targets, if it is another: they are over before a clock could tell
     rate: int = 0  # writes a second that come at random
     stores: tuple = ALL
@@ -75,16 +75,23 @@ def _quick():
         if device == MIDDLE:
             yield Case("randwrite", 4, 32, *device)
             yield Case("randwrite", 64, 32, *device, stores=BESIDE)
-            yield Case("seqwrite", 64, 1, *device, stores=BESIDE)
-            yield Case("snapwrite", 64, 8, *device)
-            yield Case("multi", 64, 8, *device)
+            yield Case("randwrite", 64, 128, *device, stores=BESIDE)
+            yield Case("snapwrite", 64, 32, *device, stores=CORES)
+            yield Case("snapwrite-whole", 64, 1, *device, stores=CORES)
             for rate in 400, 1600:
                 yield Case(f"poisson-{rate}", 64, 0, *device, rate=rate, seconds=2)
+        if device == FAST:
+            for depth in 32, 128:
+                yield Case("randwrite", 64, depth, *device, stores=BESIDE)
+        else:
+            yield Case("seqwrite", 64, 1, *device, stores=BESIDE)
+            yield Case("multi", 64, 8, *device, stores=CORES)
     for workload in "covered", "origin-read":
         yield Case(workload, 64, 8, *FAST, stores=ALL + ("raw",))
     for device in MIDDLE, SLOW:
         yield Case("activate-1m", 4, 0, *device, size=1_000_000)
     yield Case("snapread", 4, 0, *FAST, size=1_000_000, stores=CORES)
+    yield from _file_systems()
     yield Case("activate-10m", 4, 0, *MIDDLE, size=10_000_000, stores=CORES, rounds=1)
     yield from _merges(1000, rounds=1)
 
@@ -103,6 +110,7 @@ def _full():
             yield Case("seqwrite", 4, depth, *device)
         for depth in 1, 32:
             yield Case("snapwrite", 64, depth, *device)
+            yield Case("snapwrite-whole", 64, depth, *device)
         for chunk in 4, 64:
             yield Case("multi", chunk, 8, *device)
         for rate in 400, 1600:
@@ -116,8 +124,14 @@ def _full():
             yield Case(f"activate-{name}", 4, 0, *device, size=size)
     for device in FAST, MIDDLE:
         yield Case("snapread", 4, 0, *device, size=1_000_000)
+    yield from _file_systems()
     yield Case("activate-10m", 4, 0, *MIDDLE, size=10_000_000, rounds=1)
     yield from _merges(20_000, rounds=1)  # a long one is its own average
+
+
+def _file_systems():
+    for workload in "fs-ext4", "fs-xfs", "fs-sqlite":
+        yield Case(workload, 64, 0, *MIDDLE, size=1000, stores=CORES + ("raw", "thin"))
 
 
 def _merges(size, rounds):

@@ -15,6 +15,7 @@ class Result:
         side = job[kind]
         self.iops = side["total_ios"] / (side["runtime"] / 1000) if side["runtime"] else 0.0
         self.count = side["total_ios"]
+        self.bytes = side["io_bytes"]
         self.mean_us = side["lat_ns"]["mean"] / 1000
         percentile = side["lat_ns"].get("percentile", {})
         self.p50_us = percentile.get("50.000000", 0) / 1000
@@ -33,12 +34,12 @@ def run(path, *options, kind="write"):
     return Result(job, kind)
 
 
-def fresh_chunks(path, chunks, chunk_kib, depth):
-    """Writes 4 KiB to each of the first `chunks` chunks once, in random order; the same order each time."""
+def fresh_chunks(path, chunks, chunk_kib, depth, kib=4):
+    """Writes `kib` KiB to each of the first `chunks` chunks once, in random order; the same order each time."""
     order = list(range(chunks))
     random.Random(chunks).shuffle(order)
     lines = ["fio version 2 iolog", f"{path} add", f"{path} open"]
-    lines += [f"{path} write {n * chunk_kib * 1024} {BLOCK}" for n in order]
+    lines += [f"{path} write {n * chunk_kib * 1024} {kib * 1024}" for n in order]
     LOG.write_text("\n".join([*lines, f"{path} close"]) + "\n")
     return run(path, f"--read_iolog={LOG}", "--replay_no_stall=1", f"--iodepth={depth}")
 
@@ -64,6 +65,12 @@ def steadily(path, rw, kib, megabytes, depth, seconds):
     kind = "read" if "read" in rw else "write"
     return run(path, f"--rw={rw}", f"--bs={kib}k", f"--size={megabytes}M", f"--iodepth={depth}", "--norandommap=1",
                "--time_based", f"--runtime={int(seconds * 1000)}ms", kind=kind)
+
+
+def synced(path, megabytes, writes):
+    """Writes of 4 KiB to places of a file, with an fsync after every 16th."""
+    return run(path, "--rw=randwrite", f"--bs={BLOCK}", f"--size={megabytes}M", f"--io_size={writes * 4}k",
+               "--ioengine=psync", "--fsync=16", "--fallocate=none", "--overwrite=1", "--norandommap=1")
 
 
 def one_by_one(path, kind, kib, count, *options):

@@ -130,6 +130,40 @@ def store_bounds(results):
     yield ratios(results, "rust", "memory per snapshot, 512 KiB", "memory_kib_per_snapshot", find("memory"), at_most=0.5)
 
 
+def write_bounds(results):
+    """What the targets gain where chunks are copied for writes, and where a snapshot is written."""
+    find, targets = results.find, "targets"
+    yield ratios(results, targets, "four snapshots: origin sectors read a write", "origin_sectors_read_per_write",
+                 find("multi", chunk_kib=64), at_most=1 / 3.5)
+    for title, wanted, limit in (("100 MB/s", {"mbps": 100}, 3), ("no limit", {"latency_us": 1000, "mbps": 0}, 1.15)):
+        yield ratios(results, targets, f"four snapshots, QD8, {title}: IOPS", "iops",
+                     find("multi", chunk_kib=64, queue_depth=8, **wanted), at_least=limit)
+    deep = [(latency, depth) for latency in (1000, 100) for depth in (32, 128)]
+    for latency, depth in deep:
+        keys = find("randwrite", chunk_kib=64, queue_depth=depth, latency_us=latency, mbps=0)
+        limit = 1.3 if (latency, depth) == (1000, 32) else 1.15
+        yield ratios(results, targets, f"random writes, 64 KiB chunks, QD{depth}, {latency / 1000:g} ms: IOPS", "iops",
+                     keys, at_least=limit)
+        beside = Bound(f"targets : thin: random writes, 64 KiB chunks, QD{depth}, {latency / 1000:g} ms: IOPS", at_least=1)
+        for key in keys:
+            ours, thin = results.get(key, targets, "iops"), results.get(key, "thin", "iops")
+            beside.add(describe(key), ours / thin if thin else None)
+        yield beside
+    sequential = find("seqwrite", chunk_kib=64, queue_depth=1)
+    for mbps, limit in (0, 3), (100, 1.4):
+        yield ratios(results, targets, "sequential writes of 1 MiB, QD1: IOPS", "iops",
+                     [key for key in sequential if key[3] == 1000 and key[4] == mbps or key[4] == mbps == 100],
+                     at_least=limit)
+    yield ratios(results, targets, "sequential writes of 1 MiB: requests a MiB", "requests_per_mib",
+                 [key for key in sequential if key[4] == 0], at_most=1 / 5)
+    yield ratios(results, targets, "writes to a snapshot, parts of chunks, QD32: IOPS", "iops",
+                 find("snapwrite", queue_depth=32), at_least=2)
+    yield ratios(results, targets, "writes to a snapshot, whole chunks, QD1: IOPS", "iops",
+                 find("snapwrite-whole", queue_depth=1), at_least=2)
+    for kind in "ext4", "xfs", "sqlite":
+        yield ratios(results, targets, f"synced writes to a file system, {kind}", "iops", find(f"fs-{kind}"), at_least=1)
+
+
 REQUEST_US = 1150  # one of a device of 1 ms, as measured
 
 
@@ -149,6 +183,7 @@ def targets_bounds(results):
     for workload, what in ("covered", "write to a chunk already copied"), ("origin-read", "read of the origin"):
         yield ratios(results, targets, f"CPU a {what}", "cpu_us_per_request", find(workload), at_most=1.0)
     yield from merge_bounds(results)
+    yield from write_bounds(results)
 
 
 def merge_bounds(results):
@@ -186,6 +221,7 @@ def print_table(results):
     fields = [("IOPS", "iops"), ("p50 us", "p50_us"), ("p99 us", "p99_us"), ("seconds", "seconds"),
               ("metadata", "metadata_sectors_per_exception"), ("flushes", "flushes_per_exception"),
               ("CPU us", "cpu_us_per_exception"), ("CPU us a request", "cpu_us_per_request"),
+              ("origin read", "origin_sectors_read_per_write"), ("requests a MiB", "requests_per_mib"),
               ("bytes", "memory_bytes_per_exception")]
     for store in "rust", "targets":
         if not any(name == store for _, name in results.runs):

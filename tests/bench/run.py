@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "guest"))
 
+import file_systems  # noqa: E402
 import module  # noqa: E402 - found in tests/guest
 import whole  # noqa: E402
 import writes  # noqa: E402
@@ -23,14 +24,17 @@ from machine import Machine  # noqa: E402
 OUT = Path("/out")
 RESULTS, NOW = OUT / "results.json", OUT / "now.json"
 WORKLOADS = {
-    "randwrite": writes.randwrite, "seqwrite": writes.seqwrite, "snapwrite": writes.snapwrite,
+    "randwrite": writes.randwrite, "seqwrite": writes.seqwrite,
+    "snapwrite-whole": writes.snapwrite_whole, "snapwrite": writes.snapwrite,
+    "fs-": file_systems.run,
     "poisson": writes.poisson, "multi": writes.multi, "chain": writes.chain,
     "covered": writes.covered, "origin-read": writes.origin_read,
     "activate": whole.activate, "snapread": whole.snapread, "memory": whole.memory,
     "merge-writes": whole.writes_while_merging, "merge": whole.merge,
 }
 FIELDS = ("iops", "p50_us", "p99_us", "metadata_sectors_per_exception", "flushes_per_exception",
-          "cow_writes_per_exception", "cpu_us_per_exception", "cpu_us_per_request", "seconds")
+          "cow_writes_per_exception", "cpu_us_per_exception", "cpu_us_per_request", "origin_sectors_read_per_write",
+          "requests_per_mib", "seconds")
 
 
 def one(machine, case, store):
@@ -100,7 +104,8 @@ def main():
     parser.add_argument("--slowness", type=int, default=1, metavar="N", help="what limits are stretched by")
     options = parser.parse_args()
     subprocess.run(["modprobe", "null_blk", "nr_devices=0"], check=True)
-    subprocess.run(["modprobe", "dm-thin-pool"], check=True)
+    for name in "dm-thin-pool", "ext4", "xfs":
+        subprocess.run(["modprobe", name], check=True)
     wanted = [case for case in cases(options.quick, options.rounds, stacks())
               if re.search(options.only, str(case)) and case.stores]
     whole_file(OUT / "about.json", json.dumps(about(), indent=1))

@@ -71,10 +71,11 @@ class ThinPool:
         return Device("thin", self.sectors, "thin", f"{pool.path} 0")
 
     @contextmanager
-    def snapshot(self):
-        """Yields the volume while a snapshot of it exists."""
+    def snapshot(self, prepare=lambda path: None):
+        """Yields the volume, which `prepare` has written to, while a snapshot of it exists."""
         with self._pool() as pool:
             with self._volume(pool) as volume:
+                prepare(volume.path)
                 volume.suspend()
                 pool.message("create_snap 1 0")
                 volume.resume()

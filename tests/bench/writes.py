@@ -11,6 +11,7 @@ from stores import ThinPool, snapshot
 ORIGIN_MIB = 64 << 10  # far more than is ever written: null_blk has memory for what is
 COWS = 4
 SEQUENTIAL_MIB = 128
+AHEAD_MIB = 8  # AheadLimits::USUAL
 
 
 def _devices(machine, case):
@@ -30,8 +31,9 @@ def _thin(machine, case):
 
 
 def _run(machine, case, store, job, target=lambda snap: snap.origin, cow_count=1,
-         expected=lambda result: result.count):
-    """Runs job(path) with nothing, a thin snapshot or snapshots under it, each of which gets `expected` exceptions."""
+         expected=lambda result: (result.count, result.count)):
+    """Runs job(path) with nothing, a thin snapshot or snapshots under it, each of which gets as many exceptions as
+    `expected` says: at least, and at most."""
     origin, cows = _devices(machine, case)
     if store == "raw":
         return figures(job(origin.path))
@@ -40,17 +42,21 @@ def _run(machine, case, store, job, target=lambda snap: snap.origin, cow_count=1
             return figures(job(volume.path))
     measured = Measured(origin.path)
     with snapshot(store, origin, cows[:cow_count], case.chunk_kib) as snap:
-        blocks = [Block(cow.name) for cow in cows[:cow_count]]
+        blocks, below = [Block(cow.name) for cow in cows[:cow_count]], Block(origin.name)
         result = measured.run(lambda: job(target(snap).path))
-        count = Block.total(blocks)
+        count, of_origin = Block.total(blocks), below.since()
         new = snap.exceptions()
-    if expected and new != expected(result) * cow_count:
-        raise RuntimeError(f"{new} exceptions of {result.count} writes, not {expected(result)} in each of {cow_count}")
+    least, most = expected(result) if expected else (0, new)
+    if not least * cow_count <= new <= most * cow_count:
+        raise RuntimeError(f"{new} exceptions of {result.count} writes, not {least} to {most} in each of {cow_count}")
+    requests = sum(counts[what] for counts in (count, of_origin) for what in ("reads", "writes", "flushes"))
     return figures(result) | {
         "metadata_sectors_per_exception": count["sectors_written"] / new - case.chunk_kib * 2,
         "flushes_per_exception": count["flushes"] / new,
         "cow_writes_per_exception": count["writes"] / new,
         "cpu_us_per_exception": measured.cpu * 1e6 / new,
+        "origin_sectors_read_per_write": of_origin["sectors_read"] / result.count,
+        "requests_per_mib": requests / (result.bytes / (1 << 20)),
     }
 
 
@@ -66,6 +72,15 @@ def multi(machine, case, store):
     return _run(machine, case, store, _scattered(case), cow_count=COWS)
 
 
+def snapwrite_whole(machine, case, store):
+    """Whole chunks, of which nothing has to be copied."""
+    def job(path):
+        return fio.fresh_chunks(path, case.writes(), case.chunk_kib, case.queue_depth, kib=case.chunk_kib)
+
+    result = _run(machine, case, store, job, target=lambda snap: snap.snapshots[0])
+    return {field: value for field, value in result.items() if not field.startswith(("metadata", "cow_writes"))}
+
+
 def snapwrite(machine, case, store):
     # what is written to the snapshot itself is on the COW device too, once its chunk is
     result = _run(machine, case, store, _scattered(case), target=lambda snap: snap.snapshots[0])
@@ -75,8 +90,11 @@ def snapwrite(machine, case, store):
 
 
 def seqwrite(machine, case, store):
+    # ours copies ahead, also of the last write
+    least = (SEQUENTIAL_MIB << 10) // case.chunk_kib
+    most = least + ((AHEAD_MIB << 10) // case.chunk_kib if store == "targets" else 0)
     return _run(machine, case, store, lambda path: fio.sequential(path, SEQUENTIAL_MIB, case.queue_depth),
-                expected=lambda _: (SEQUENTIAL_MIB << 10) // case.chunk_kib)
+                expected=lambda _: (least, most))
 
 
 def covered(machine, case, store):
