@@ -28,6 +28,7 @@ use kernel::{
 const SECTOR_SHIFT: u32 = 9;
 const OP_MASK: u32 = (1 << bindings::REQ_OP_BITS) - 1;
 const PREFLUSH: u32 = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
+const FUA: u32 = 1 << bindings::req_flag_bits___REQ_FUA;
 const NOWAIT: u32 = 1 << bindings::req_flag_bits___REQ_NOWAIT;
 
 /// What a bio asks for.
@@ -123,6 +124,11 @@ impl Bio {
     /// Whether what was completed before must be durable before this is carried out.
     pub(crate) fn is_preflush(&self) -> bool {
         self.opf() & PREFLUSH != 0
+    }
+
+    /// Whether it must be durable itself when it is over.
+    pub(crate) fn is_fua(&self) -> bool {
+        self.opf() & FUA != 0
     }
 
     /// Whether it is to end with `EAGAIN` where it would have to wait, so that `map` must not sleep.

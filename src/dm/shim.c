@@ -235,6 +235,11 @@ bool dm_shim_suspended(struct dm_target *ti)
 	return dm_suspended(ti);
 }
 
+void dm_shim_set_flush_supported(struct dm_target *ti)
+{
+	ti->flush_supported = true;
+}
+
 void dm_shim_set_num_flush_bios(struct dm_target *ti, unsigned int count)
 {
 	ti->num_flush_bios = count;

@@ -139,6 +139,7 @@ extern "C" {
     pub(super) fn dm_shim_table_writable(ti: *const dm_target) -> bool;
     pub(super) fn dm_shim_table_event(ti: *mut dm_target);
     pub(super) fn dm_shim_suspended(ti: *mut dm_target) -> bool;
+    pub(super) fn dm_shim_set_flush_supported(ti: *mut dm_target);
     pub(super) fn dm_shim_set_num_flush_bios(ti: *mut dm_target, count: c_uint);
     pub(super) fn dm_shim_set_num_discard_bios(ti: *mut dm_target, count: c_uint);
     pub(super) fn dm_shim_set_max_io_len(ti: *mut dm_target, sectors: u32);

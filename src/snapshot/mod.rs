@@ -44,6 +44,7 @@ mod merge_io;
 mod merge_target;
 mod merger;
 mod messages;
+mod order;
 mod origin;
 mod origin_target;
 mod patience;

@@ -400,14 +400,19 @@ impl Leased<Origin> {
     /// snapshot that it was. Process context.
     pub(super) fn copied(&self, shard: usize, copy: CopyId, failed: usize, full: Option<Bio>) {
         let cell = self.cell(shard);
-        let (exceptions, due) = {
+        let (copied, due) = {
             let mut shard = cell.shard.lock();
-            let exceptions = shard.copied(copy, failed, full, &cell.reads);
-            (exceptions, shard.is_due(&cell.reads))
+            let copied = shard.copied(copy, failed, full, &cell.reads);
+            (copied, shard.is_due(&cell.reads))
         };
-        for (snapshot, ticket, item) in exceptions.0.into_iter().flatten() {
-            snapshot.complete(ticket, shard, item);
+        if let Some(bio) = copied.full {
+            Self::end_full(bio, true);
         }
+        plugged(|| {
+            for copied in copied.snapshots.into_iter().flatten() {
+                Leased::<Snapshot>::copied(copied, shard);
+            }
+        });
         if due {
             self.finish_ended(shard);
         }
@@ -420,6 +425,12 @@ impl Leased<Origin> {
         }
     }
 
+    /// Ends a write of whole chunks to a snapshot.
+    fn end_full(mut bio: Bio, good: bool) {
+        *bio.data_mut::<Tracking>() = Tracking::default();
+        bio.end(if good { Ok(()) } else { Err(EIO) });
+    }
+
     /// Lets go on what waited for a copy. Sleeps.
     pub(super) fn finish(&self, finished: Finished<Kernel>) {
         let Finished {
@@ -428,9 +439,8 @@ impl Leased<Origin> {
             full,
         } = finished;
         plugged(|| {
-            if let Some((mut bio, good)) = full {
-                *bio.data_mut::<Tracking>() = Tracking::default();
-                bio.end(if good { Ok(()) } else { Err(EIO) });
+            if let Some((bio, good)) = full {
+                Self::end_full(bio, good);
             }
             for mut released in snapshots.into_iter().flatten() {
                 while let Some(bio) = released.bios.pop() {

@@ -150,6 +150,10 @@ impl Side {
                 })?;
         }
         table.set_num_flush_bios(if merges { 2 } else { 1 });
+        if !merges {
+            // Writes are over before their chunks are recorded.
+            table.set_flush_supported();
+        }
         if side.features.discard_zeroes_cow {
             table.set_num_discard_bios(side.features.count());
             // A discard is cut at the chunks.
@@ -208,6 +212,13 @@ impl Side {
     /// The target is about to be suspended. Any context.
     pub(super) fn presuspend(&self) {
         self.suspending.store(true, SeqCst);
+    }
+
+    /// The target is suspended: what was written is not to depend on a flush any more. Sleeps.
+    pub(super) fn postsuspend(&self) {
+        if let Some(snapshot) = self.usable() {
+            snapshot.wait_until_recorded();
+        }
     }
 
     /// Whether the target may be resumed. May sleep.

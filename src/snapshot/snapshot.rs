@@ -11,6 +11,7 @@ use super::{
             Loader, //
         },
         Allocation,
+        CopiedFor,
         CopyId,
         Epochs,
         Fill,
@@ -20,7 +21,6 @@ use super::{
         Merge,
         MergeWrite,
         NoChunk,
-        Pipeline,
         Read,
         SlotId,
         SnapshotWrite,
@@ -31,6 +31,7 @@ use super::{
         Leased,
         Quiesce, //
     },
+    order::Order,
     origin::{
         Devices,
         Origin, //
@@ -120,9 +121,9 @@ pub(super) struct Snapshot {
     /// Held while the snapshot is invalidated.
     #[pin]
     dropping: Mutex<()>,
-    /// Exceptions that were copied, with their shards, in the order in which they are recorded.
+    /// Exceptions in the order in which they are recorded.
     #[pin]
-    order: SpinLock<Pipeline<(usize, Item)>>,
+    order: SpinLock<Order>,
     /// How it is merged into its origin.
     #[pin]
     merge: SpinLock<Merge<Kernel>>,
@@ -133,15 +134,23 @@ pub(super) struct Snapshot {
     /// Writes of whole chunks that are over.
     #[pin]
     written: IrqSpinLock<BioList>,
-    /// Sees to `written` and to `order`.
+    /// Sees to `written`, which must not wait for the store.
     #[pin]
-    work: Work<Self>,
-    // Waits for the work when it is dropped.
-    queue: Workqueue,
+    end_work: Work<Self, END>,
+    // Each queue waits for its work when it is dropped.
+    end_queue: Workqueue,
+    /// Sees to `order`, and to events.
+    #[pin]
+    commit_work: Work<Self, COMMIT>,
+    commit_queue: Workqueue,
 }
 
+const END: u64 = 0;
+const COMMIT: u64 = 1;
+
 impl_has_work! {
-    impl HasWork<Self> for Snapshot { self.work }
+    impl HasWork<Self, END> for Snapshot { self.end_work }
+    impl HasWork<Self, COMMIT> for Snapshot { self.commit_work }
 }
 
 impl Snapshot {
@@ -164,7 +173,7 @@ impl Snapshot {
                 event_due: AtomicBool::new(false),
                 handle <- new_spinlock!(None, "Snapshot::handle"),
                 dropping <- new_mutex!((), "Snapshot::dropping"),
-                order <- new_spinlock!(Pipeline::new(), "Snapshot::order"),
+                order <- new_spinlock!(Order::new(), "Snapshot::order"),
                 merge <- new_spinlock!(Merge::new(Limits::USUAL), "Snapshot::merge"),
                 merge_writes: Epochs::new(),
                 merge_events: AtomicU64::new(0),
@@ -173,8 +182,10 @@ impl Snapshot {
                     c"Snapshot::written",
                     static_lock_class!(),
                 ),
-                work <- new_work!("Snapshot::work"),
-                queue: Workqueue::new(c"ksnapcommit")?,
+                end_work <- new_work!("Snapshot::end_work"),
+                end_queue: Workqueue::new(c"ksnapend")?,
+                commit_work <- new_work!("Snapshot::commit_work"),
+                commit_queue: Workqueue::new(c"ksnapcommit")?,
             }? Error),
             GFP_KERNEL,
         )
@@ -236,17 +247,26 @@ impl Snapshot {
         }
     }
 
+    /// Writes to the chunks of `ticket` may be over from now on; a flush waits for their records. Under a
+    /// shard's lock.
+    pub(super) fn promise(&self, ticket: u64) {
+        self.order.lock().pipeline.promise(ticket);
+    }
+
     /// Hands out chunks of the COW device. Under a shard's lock.
     fn hand_out(&self, devices: &Devices, max: u64) -> Result<Allocation, NoChunk> {
         let mut order = self.order.lock();
-        order.reserve(When::Atomic).map_err(|_| NoChunk::NotNow)?;
+        let pipeline = &mut order.pipeline;
+        pipeline
+            .reserve(When::Atomic)
+            .map_err(|_| NoChunk::NotNow)?;
         let max = u32::try_from(max).unwrap_or(u32::MAX);
         let (new, chunks) = self
             .store
             .prepare_exceptions(borrowed(devices), max)
             .map_err(|_| NoChunk::Full)?;
         Ok(Allocation {
-            ticket: order.ticket(),
+            ticket: pipeline.ticket(),
             new,
             chunks: chunks.into(),
         })
@@ -484,10 +504,45 @@ impl Leased<Snapshot> {
         }
     }
 
-    /// The exceptions of `ticket` were copied, or could not be. Process context.
-    pub(super) fn complete(&self, ticket: u64, shard: usize, item: Item) {
-        self.order.lock().complete(ticket, (shard, item));
-        self.kick();
+    /// A copy of exceptions in `shard` is done, or failed: they can be recorded, and those go on who waited
+    /// for the data. Sleeps.
+    pub(super) fn copied(copied: CopiedFor<Kernel>, shard: usize) {
+        let CopiedFor {
+            snapshot,
+            ticket,
+            item,
+            mut bios,
+        } = copied;
+        snapshot
+            .order
+            .lock()
+            .pipeline
+            .complete(ticket, (shard, item));
+        snapshot.kick();
+        while let Some(bio) = bios.pop() {
+            if snapshot.state.is_valid() {
+                snapshot.write_again(bio);
+            } else {
+                bio.end(Err(EIO));
+            }
+        }
+    }
+
+    /// A flush comes. Returns it if it is to go to the COW device now; else it goes there by itself when what
+    /// it waits for is recorded. Any context.
+    pub(super) fn flush<'a>(&self, bio: MapBio<'a>) -> Option<MapBio<'a>> {
+        let mut order = self.order.lock();
+        let Some(owed) = order.pipeline.owed() else {
+            return Some(bio);
+        };
+        order.flushes.add(Bio::from(bio), owed);
+        None
+    }
+
+    /// Sleeps until all is recorded that writes to the snapshot rely on which are over.
+    pub(super) fn wait_until_recorded(&self) {
+        self.origin
+            .wait_for_progress(|| self.order.lock().pipeline.owed().is_none());
     }
 
     /// A write of whole chunks to the snapshot is over. Any context.
@@ -495,12 +550,13 @@ impl Leased<Snapshot> {
         // The worker may end the bio at once, and with it the last thing that the table waits for.
         let this = self.clone();
         this.written.lock().push(bio);
-        this.kick();
+        // Queued already: then it has not looked yet.
+        let _ = this.end_queue.enqueue::<_, END>(this.arc().clone());
     }
 
     fn kick(&self) {
         // Queued already: then it has not looked yet.
-        let _ = self.queue.enqueue(self.arc().clone());
+        let _ = self.commit_queue.enqueue::<_, COMMIT>(self.arc().clone());
     }
 }
 
@@ -610,7 +666,23 @@ impl SendOn for MapBio<'_> {
     }
 }
 
-impl WorkItem for Snapshot {
+impl WorkItem<END> for Snapshot {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        loop {
+            let written = this.written.lock().pop();
+            let Some(bio) = written else { return };
+            if let Tracked::Full(shard, copy) = bio.data::<Tracking>().what() {
+                let failed = if bio.result().is_ok() { 0 } else { usize::MAX };
+                this.origin.copied(shard, copy, failed, Some(bio));
+            }
+            cond_resched();
+        }
+    }
+}
+
+impl WorkItem<COMMIT> for Snapshot {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
@@ -618,16 +690,7 @@ impl WorkItem for Snapshot {
             if this.event_due.swap(false, SeqCst) {
                 this.event();
             }
-            let written = this.written.lock().pop();
-            if let Some(bio) = written {
-                if let Tracked::Full(shard, copy) = bio.data::<Tracking>().what() {
-                    let failed = if bio.result().is_ok() { 0 } else { usize::MAX };
-                    this.origin.copied(shard, copy, failed, Some(bio));
-                }
-                cond_resched();
-                continue;
-            }
-            let next = this.order.lock().take_next();
+            let next = this.order.lock().pipeline.take_next();
             let Some((shard, item)) = next else { return };
             this.commit(shard, item);
             cond_resched();
@@ -663,9 +726,30 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// The exceptions of one more ticket are recorded, or never will be: then the snapshot is invalid.
+    fn note_recorded(&self) {
+        let (mut flushes, owes_nothing) = self.order.lock().recorded();
+        let devices = self.devices().filter(|_| self.state.is_valid());
+        while let Some(bio) = flushes.pop() {
+            match &devices {
+                Some(devices) => {
+                    bio.set_device(&devices.cow);
+                    bio.submit();
+                }
+                None => bio.end(Err(EIO)),
+            }
+        }
+        if owes_nothing {
+            self.origin.look_again();
+        }
+    }
+}
+
 impl Quiesce for Snapshot {
     fn quiesce(&self) {
-        self.queue.flush();
+        self.end_queue.flush();
+        self.commit_queue.flush();
     }
 }
 
@@ -688,6 +772,7 @@ impl Completion for Recorded {
         if !success {
             self.snapshot.invalidate_failed();
         }
+        self.snapshot.note_recorded();
         let origin = &self.snapshot.origin;
         let finished = {
             let mut shard = origin.cell(self.shard).shard.lock();

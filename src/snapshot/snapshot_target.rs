@@ -128,13 +128,16 @@ impl Target for SnapshotTarget {
     }
 
     fn map(&self, bio: MapBio<'_>) -> Mapped {
-        if bio.is_preflush() {
-            bio.set_device(&self.0.devices().cow);
-            return Mapped::Remapped(bio.into());
-        }
         let Some(snapshot) = self.0.usable() else {
             return Mapped::Kill(bio.into());
         };
+        if bio.is_preflush() {
+            let Some(bio) = snapshot.flush(bio) else {
+                return Mapped::Submitted;
+            };
+            bio.set_device(&self.0.devices().cow);
+            return Mapped::Remapped(bio.into());
+        }
         if bio.op() == Op::Discard {
             return if snapshot.state().has_overflowed() {
                 Mapped::Kill(bio.into())
@@ -157,6 +160,10 @@ impl Target for SnapshotTarget {
 
     fn presuspend(&self) {
         self.0.presuspend();
+    }
+
+    fn postsuspend(&self) {
+        self.0.postsuspend();
     }
 
     fn preresume(&self) -> Result {

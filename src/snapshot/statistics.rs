@@ -37,7 +37,9 @@ pub(super) fn write_origin(origin: &Leased<Origin>, out: &mut dyn fmt::Write) ->
 
 /// Forgets what was counted for an origin.
 pub(super) fn reset_origin(origin: &Leased<Origin>) {
-    each_shard(origin, |shard| *shard.origin_counts() = OriginCounts::default());
+    each_shard(origin, |shard| {
+        *shard.origin_counts() = OriginCounts::default()
+    });
 }
 
 /// Writes the figures of a snapshot, and of its origin.

@@ -45,6 +45,10 @@ impl Types for Kernel {
     fn since(then: &Self::Moment) -> u64 {
         then.elapsed().as_nanos().unsigned_abs()
     }
+
+    fn must_last(bio: &Bio) -> bool {
+        bio.is_fua()
+    }
 }
 
 impl super::core::Snapshot for Leased<Snapshot> {
@@ -60,6 +64,10 @@ impl super::core::Snapshot for Leased<Snapshot> {
     fn allocate(&self, max: u64, now: bool) -> Result<Allocation, NoChunk> {
         Leased::<Snapshot>::allocate(self, max, now)
     }
+
+    fn promise(&self, ticket: u64) {
+        Snapshot::promise(self, ticket);
+    }
 }
 
 impl Incoming<Bio> for Bio {
@@ -74,6 +82,10 @@ impl Incoming<Bio> for Bio {
     }
 
     fn cut(&mut self, _sectors: u64) {}
+
+    fn must_last(&self) -> bool {
+        self.is_fua()
+    }
 
     fn into_bio(self) -> Bio {
         self
@@ -96,6 +108,10 @@ impl Incoming<Bio> for MapBio<'_> {
         if let Ok(sectors) = u32::try_from(sectors) {
             self.accept_partial(sectors);
         }
+    }
+
+    fn must_last(&self) -> bool {
+        self.is_fua()
     }
 
     fn into_bio(self) -> Bio {

@@ -169,6 +169,6 @@ class Mapped:
             table.append((end, self.sectors - end, "linear", f"{self.disk.path} {end}"))
         self.device.reload(table, flags=MEND)
 
-    def delay(self, read_ms=0, write_ms=0):
-        self.device.reload([(0, self.sectors, "delay",
-                             f"{self.disk.path} 0 {read_ms} {self.disk.path} 0 {write_ms}")], flags=MEND)
+    def delay(self, read_ms=0, write_ms=0, flush_ms=0):
+        what = " ".join(f"{self.disk.path} 0 {delay}" for delay in (read_ms, write_ms, flush_ms or write_ms))
+        self.device.reload([(0, self.sectors, "delay", what)], flags=MEND)

@@ -100,6 +100,12 @@ impl<'a> TargetTable<'a> {
         unsafe { shim::dm_shim_set_error(self.ti(), error.as_char_ptr()) }
     }
 
+    /// The device has a volatile cache, whether those that it uses have one or not: it is sent flushes.
+    pub(crate) fn set_flush_supported(&mut self) {
+        // SAFETY: By the type's invariant the target is valid, and its table is being made by this thread.
+        unsafe { shim::dm_shim_set_flush_supported(self.ti()) }
+    }
+
     /// How many bios the target wants for each flush; none, and it gets no flushes.
     pub(crate) fn set_num_flush_bios(&mut self, count: u32) {
         // SAFETY: By the type's invariant the target is live, and only we change it now.

@@ -52,7 +52,8 @@ pub(super) struct Member<T: Types> {
     pub(super) new: u64,
     /// Whether nothing has gone wrong.
     pub(super) good: bool,
-    /// Writes to the snapshot that wait.
+    /// Writes to the snapshot that wait: until the data is copied, or, if they come after that, until it is
+    /// recorded.
     pub(super) bios: T::Bios,
 }
 
@@ -163,9 +164,26 @@ pub struct Item {
     pub copied: bool,
 }
 
-/// What [`Shard::copied`](super::Shard::copied) has for the pipelines of the copy's snapshots: each
-/// with its ticket.
-pub struct Exceptions<T: Types>(pub [Option<(T::Snapshot, u64, Item)>; MAX_MEMBERS]);
+/// What is to be done when a copy is done.
+pub struct Copied<T: Types> {
+    /// For each of its snapshots.
+    pub snapshots: [Option<CopiedFor<T>>; MAX_MEMBERS],
+    /// The write to a snapshot that was the copy, if it is over.
+    pub full: Option<T::Bio>,
+}
+
+/// What is to be done for one of the snapshots of a copy.
+pub struct CopiedFor<T: Types> {
+    /// The snapshot.
+    pub snapshot: T::Snapshot,
+    /// What its pipeline is to complete.
+    pub ticket: u64,
+    /// With what.
+    pub item: Item,
+    /// Writes to the snapshot that need not wait any more: they go through
+    /// [`Shard::write_snapshot`](super::Shard::write_snapshot) again.
+    pub bios: T::Bios,
+}
 
 /// A copy that is finished: these bios need not wait for it any more.
 pub struct Finished<T: Types> {
@@ -174,7 +192,8 @@ pub struct Finished<T: Types> {
     pub origin: T::Bios,
     /// What waited in each of its snapshots.
     pub snapshots: [Option<Released<T>>; MAX_MEMBERS],
-    /// The write to a snapshot that was the copy, and is over.
+    /// The write to a snapshot that was the copy, and whether it is on stable storage; `None` if it was over
+    /// before.
     pub full: Option<(T::Bio, bool)>,
 }
 

@@ -24,8 +24,8 @@
 //!    [`Shard::write_snapshot`] has the snapshot hand out a chunk, notes a copy as pending, and keeps
 //!    the bio waiting with it.
 //! 2. The copy is done: [`Shard::copied`]. From now on the snapshot reads the chunk from the COW
-//!    device, and the shard's *epoch* is closed: reads that went to the origin before are counted in
-//!    it, and the copy waits for them.
+//!    device and writes it there, and the shard's *epoch* is closed: reads that went to the origin
+//!    before are counted in it, and the copy waits for them.
 //! 3. Each snapshot's [`Pipeline`] brings its exceptions into the order in which their chunks were
 //!    handed out, and the store records them in that order: [`Shard::recorded`].
 //! 4. When all are recorded and the epoch is over, the copy is finished: [`Finished`] has the bios
@@ -40,6 +40,7 @@ mod copy;
 mod counts;
 mod epochs;
 mod fill;
+mod flushes;
 mod merge;
 mod pipeline;
 mod shard;
@@ -47,8 +48,9 @@ mod slot;
 pub mod table;
 
 pub use copy::{
+    Copied,
+    CopiedFor,
     CopyId,
-    Exceptions,
     Finished,
     Item,
     Released,
@@ -66,6 +68,7 @@ pub use fill::{
     Fill,
     Pace, //
 };
+pub use flushes::Flushes;
 pub use merge::{
     BatchId,
     Limits,
@@ -127,6 +130,9 @@ pub trait Types: Sized {
 
     /// Nanoseconds since then. Any context.
     fn since(then: &Self::Moment) -> u64;
+
+    /// Whether a write is to be on stable storage when it is over.
+    fn must_last(bio: &Self::Bio) -> bool;
 }
 
 /// What a shard asks of a snapshot, with its lock held: none of it may sleep.
@@ -141,6 +147,10 @@ pub trait Snapshot: Clone {
     /// Hands out at most `max` consecutive chunks of the COW device, at least one. `now` if whoever
     /// needs them cannot wait for a better moment.
     fn allocate(&self, max: u64, now: bool) -> Result<Allocation, NoChunk>;
+
+    /// From now on writes to the chunks of `ticket` may be over before these are recorded: see
+    /// [`Pipeline::promise`].
+    fn promise(&self, ticket: u64);
 }
 
 /// Chunks of the COW device handed out together.
@@ -178,6 +188,9 @@ pub trait Incoming<B> {
     /// Cuts it down to its first `sectors`; whoever sent it sends the rest anew. Only where it may be
     /// cut.
     fn cut(&mut self, sectors: u64);
+
+    /// Whether it is to be on stable storage when it is over.
+    fn must_last(&self) -> bool;
 
     /// Makes it one that can wait.
     fn into_bio(self) -> B;

@@ -17,6 +17,10 @@ pub struct Pipeline<T> {
     first: u64,
     /// The next ticket to hand out.
     next: u64,
+    /// Tickets whose exceptions are recorded: the first ones.
+    recorded: u64,
+    /// The ticket behind the last one that was promised.
+    promised: u64,
     /// What was completed, by ticket modulo the length, which is a power of two or 0 and at least
     /// the number of tickets that are out.
     ring: Vec<Option<T>>,
@@ -29,6 +33,8 @@ impl<T> Pipeline<T> {
         Self {
             first: 0,
             next: 0,
+            recorded: 0,
+            promised: 0,
             ring: Vec::new(),
         }
     }
@@ -89,5 +95,25 @@ impl<T> Pipeline<T> {
         let item = self.ring.get_mut(index)?.take()?;
         self.first += 1;
         Some(item)
+    }
+
+    /// From now on somebody may rely on it that what `ticket` is for will be recorded.
+    pub fn promise(&mut self, ticket: u64) {
+        self.promised = self.promised.max(ticket + 1);
+    }
+
+    /// What was handed on with one more ticket is recorded, or never will be.
+    pub fn note_recorded(&mut self) {
+        self.recorded += 1;
+    }
+
+    /// How many tickets are done with: in their order.
+    pub fn recorded(&self) -> u64 {
+        self.recorded
+    }
+
+    /// How many tickets must be done with before all that was promised is kept; `None` if it is.
+    pub fn owed(&self) -> Option<u64> {
+        (self.promised > self.recorded).then_some(self.promised)
     }
 }

@@ -4,9 +4,10 @@
 
 use super::{
     copy::{
+        Copied,
+        CopiedFor,
         Copy,
         CopyId,
-        Exceptions,
         Finished,
         Item,
         Member,
@@ -566,6 +567,20 @@ impl<T: Types> Shard<T> {
                 slot.counts.writes_cow += 1;
                 return SnapshotWrite::Cow(bio, (new << shift) + offset);
             }
+            // It is over before the record is written, as the write that the copy was for.
+            Chunk::Pending(Pending {
+                new,
+                chunks,
+                copied: true,
+                ..
+            }) if !bio.must_last() => {
+                let here = (chunks << shift) - offset;
+                if sectors > here && B::MAY_CUT {
+                    bio.cut(here);
+                }
+                slot.counts.writes_cow += 1;
+                return SnapshotWrite::Cow(bio, (new << shift) + offset);
+            }
             Chunk::Pending(Pending { copy, chunks, .. }) => (copy, chunks, None),
             Chunk::Origin { chunks } => {
                 if spare.is_empty() {
@@ -624,26 +639,36 @@ impl<T: Types> Shard<T> {
     // --- Copies that go on
 
     /// A copy is done, or failed for the snapshots whose bits are set in `failed`. `full` is the
-    /// write to a snapshot that it was, which completes when the copy is finished.
-    ///
-    /// Returns what to give to the snapshots' pipelines.
+    /// write to a snapshot that it was: it is over, unless it failed or is to be on stable storage then.
     pub fn copied(
         &mut self,
         id: CopyId,
         failed: usize,
         full: Option<T::Bio>,
         reads: &Epochs,
-    ) -> Exceptions<T> {
-        let mut exceptions = Exceptions([const { None }; MAX_MEMBERS]);
-        let Some(mut copy) = self.take(id) else {
-            return exceptions;
+    ) -> Copied<T> {
+        let mut done = Copied {
+            snapshots: [const { None }; MAX_MEMBERS],
+            full: None,
         };
-        copy.full = full;
+        let Some(mut copy) = self.take(id) else {
+            return done;
+        };
+        match full {
+            Some(bio) if failed == 0 && !T::must_last(&bio) => done.full = Some(bio),
+            full => copy.full = full,
+        }
         let Copy { old, chunks, .. } = *copy;
-        let members = copy.members.iter_mut().zip(&mut exceptions.0);
-        for (n, (member, exception)) in members.enumerate() {
+        let members = copy.members.iter_mut().zip(&mut done.snapshots);
+        for (n, (member, copied)) in members.enumerate() {
             let Some(member) = member else { break };
             member.good = failed & (1 << n) == 0;
+            let mut bios = T::Bios::default();
+            if member.good {
+                // Before anybody can see that the data is there.
+                member.snapshot.promise(member.ticket);
+                bios = core::mem::take(&mut member.bios);
+            }
             if let Some(pending) = self
                 .slot_mut(member.slot)
                 .and_then(|slot| slot.pending_mut(old))
@@ -659,9 +684,14 @@ impl<T: Types> Shard<T> {
                 chunks,
                 copied: member.good,
             };
-            *exception = Some((member.snapshot.clone(), member.ticket, item));
+            *copied = Some(CopiedFor {
+                snapshot: member.snapshot.clone(),
+                ticket: member.ticket,
+                item,
+                bios,
+            });
         }
-        // From now on the snapshots read the COW device. What they read from the origin before must
+        // From now on the snapshots use the COW device. What they read from the origin before must
         // be over when that is overwritten.
         let epoch = reads.close();
         if !reads.is_over(epoch) {
@@ -670,7 +700,7 @@ impl<T: Types> Shard<T> {
             let _ = self.waiting.push((epoch, id));
         }
         self.put(id, copy);
-        exceptions
+        done
     }
 
     /// The store has recorded a snapshot's exceptions of a copy, or never will.
@@ -736,7 +766,9 @@ impl<T: Types> Shard<T> {
         let Copy { old, chunks, .. } = *copy;
         let took = T::since(&copy.began);
         for (member, out) in copy.members.iter_mut().zip(&mut finished.snapshots) {
-            let Some(member) = member.take() else { break };
+            let Some(member) = member.take() else {
+                break;
+            };
             if let Some(slot) = self.slot_mut(member.slot) {
                 slot.counts.waits.note(took);
                 slot.remove_pending(old);

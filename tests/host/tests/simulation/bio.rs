@@ -170,6 +170,10 @@ impl Incoming<Bio> for Mapped {
         }
     }
 
+    fn must_last(&self) -> bool {
+        self.bio.fua
+    }
+
     fn into_bio(self) -> Bio {
         self.bio
     }
@@ -191,6 +195,10 @@ impl Incoming<Bio> for Again {
 
     fn cut(&mut self, sectors: u64) {
         panic!("{:?} was cut to {sectors}", self.0);
+    }
+
+    fn must_last(&self) -> bool {
+        self.0.fua
     }
 
     fn into_bio(self) -> Bio {

@@ -29,6 +29,8 @@ counts! {
     reads,
     writes,
     copies,
+    early_ends,
+    flush_waits,
     shared_copies,
     full_writes,
     cuts,

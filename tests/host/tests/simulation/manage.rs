@@ -291,6 +291,7 @@ impl World {
             keep: self.rng.chance(300),
             cow_chunks: Cell::new(cow_chunks),
             pipeline: RefCell::new(Pipeline::new()),
+            flushes: RefCell::default(),
             next: Cell::new(1),
             handed_out: RefCell::default(),
             rng: RefCell::new(Rng::new(self.rng.next())),

@@ -3,10 +3,14 @@
 //! A snapshot, as the core sees it.
 
 use crate::bio::{Bio, Queue};
+use crate::io::Flush;
 use crate::rng::Rng;
 use host_tests::memory::When;
-use host_tests::snapshot::core::{Allocation, Item, NoChunk, Pipeline, Snapshot, Types};
+use host_tests::snapshot::core::{
+    Allocation, Bios, Flushes, Item, NoChunk, Pipeline, Snapshot, Types,
+};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// The types of the simulation.
@@ -23,6 +27,28 @@ impl Types for Simulated {
 
     fn since(_then: &()) -> u64 {
         0
+    }
+
+    fn must_last(bio: &Bio) -> bool {
+        bio.fua
+    }
+}
+
+/// Users' flushes that wait.
+#[derive(Default)]
+pub struct FlushQueue(pub VecDeque<Rc<Flush>>);
+
+impl Bios<Rc<Flush>> for FlushQueue {
+    fn push(&mut self, flush: Rc<Flush>) {
+        self.0.push_back(flush);
+    }
+
+    fn append(&mut self, others: &mut Self) {
+        self.0.append(&mut others.0);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -58,6 +84,7 @@ pub struct Shared {
     /// Chunks of the COW device.
     pub cow_chunks: Cell<u64>,
     pub pipeline: RefCell<Pipeline<(usize, Item)>>,
+    pub flushes: RefCell<Flushes<FlushQueue>>,
     /// The next chunk to hand out.
     pub next: Cell<u64>,
     /// The chunks that were handed out, in this order.
@@ -133,5 +160,9 @@ impl Snapshot for Handle {
             new,
             chunks,
         })
+    }
+
+    fn promise(&self, ticket: u64) {
+        self.pipeline.borrow_mut().promise(ticket);
     }
 }

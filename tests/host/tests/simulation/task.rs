@@ -8,8 +8,8 @@ use crate::io::{Disks, Flush, Kind, Then};
 use crate::snapshot::{Handle, Job, Simulated};
 use crate::world::World;
 use host_tests::snapshot::core::{
-    shard_of, CopyId, Exceptions, Finished, Incoming, Item, MergeCopy, MergeWrite, OriginWrite,
-    Read, Shard, SnapshotWrite, Spare, Start,
+    shard_of, Copied, CopiedFor, CopyId, Finished, Incoming, Item, MergeCopy, MergeWrite,
+    OriginWrite, Read, Shard, SnapshotWrite, Spare, Start,
 };
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -579,9 +579,23 @@ impl World {
     fn copied(&mut self, shard: usize, copy: CopyId, failed: usize, full: Option<Bio>) {
         self.counts.failed_copies += u64::from(failed != 0);
         let part = self.numbered(shard);
-        let Exceptions(exceptions) = part.shard.copied(copy, failed, full, &part.reads);
-        for (handle, ticket, item) in exceptions.into_iter().flatten() {
+        let Copied { snapshots, full } = part.shard.copied(copy, failed, full, &part.reads);
+        if let Some(bio) = full {
+            self.counts.early_ends += 1;
+            self.end_write(bio, true);
+        }
+        for copied in snapshots.into_iter().flatten() {
+            let CopiedFor {
+                snapshot: handle,
+                ticket,
+                item,
+                bios,
+            } = copied;
             self.note(|| format!("copied {item:?} ticket {ticket} of {}", handle.number));
+            for bio in bios.0 {
+                self.counts.early_ends += 1;
+                self.tasks.push(Task::write_snapshot(bio, false));
+            }
             self.tasks.push(Task::Complete {
                 handle,
                 ticket,
@@ -629,10 +643,39 @@ impl World {
         });
         let disks = match device {
             Device::Origin => [Some(Disks::Origin), self.merging().map(Disks::Cow)],
-            Device::Snapshot(number) => [Some(Disks::Cow(number)), None],
+            Device::Snapshot(number) => {
+                let handle = self.member(number).handle.clone();
+                if !handle.is_valid() {
+                    self.flushed(flush, true);
+                    return;
+                }
+                let owed = handle.pipeline.borrow().owed();
+                if let Some(owed) = owed {
+                    self.counts.flush_waits += 1;
+                    handle.flushes.borrow_mut().add(flush, owed);
+                    return;
+                }
+                [Some(Disks::Cow(number)), None]
+            }
         };
         for disk in disks.into_iter().flatten() {
             self.send_flush(disk, Then::Flushed(flush.clone()));
+        }
+    }
+
+    /// A snapshot's exceptions with one more ticket are recorded, or never will be.
+    pub fn note_recorded(&mut self, number: usize) {
+        let handle = self.member(number).handle.clone();
+        let mut pipeline = handle.pipeline.borrow_mut();
+        pipeline.note_recorded();
+        let mut flushes = handle.flushes.borrow_mut();
+        let ready = flushes.ready(pipeline.recorded(), pipeline.owed());
+        for flush in ready.0 {
+            if handle.is_valid() {
+                self.send_flush(Disks::Cow(number), Then::Flushed(flush));
+            } else {
+                self.flushed(flush, true);
+            }
         }
     }
 

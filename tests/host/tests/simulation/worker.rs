@@ -70,7 +70,7 @@ impl World {
             Step::Idle => self.take_batch(number),
             Step::Recorded(mut good, bad) => match good.pop_front() {
                 Some(item) => {
-                    self.recorded(item, true);
+                    self.recorded(number, item, true);
                     Step::Recorded(good, bad)
                 }
                 None if bad.is_empty() => Step::Idle,
@@ -85,7 +85,7 @@ impl World {
             },
             Step::Failed(mut items) => match items.pop_front() {
                 Some(item) => {
-                    self.recorded(item, false);
+                    self.recorded(number, item, false);
                     Step::Failed(items)
                 }
                 None => Step::Idle,
@@ -165,8 +165,9 @@ impl World {
         }
     }
 
-    fn recorded(&mut self, (shard, item): (usize, Item), success: bool) {
+    fn recorded(&mut self, number: usize, (shard, item): (usize, Item), success: bool) {
         self.note(|| format!("recorded {item:?}: {success}"));
+        self.note_recorded(number);
         let part = self.numbered(shard);
         match part.shard.recorded(item.copy, item.member, success) {
             Some(finished) => self.finished(finished),

@@ -35,6 +35,10 @@ impl Incoming<Bio> for Bio {
         panic!("it may not be cut");
     }
 
+    fn must_last(&self) -> bool {
+        false
+    }
+
     fn into_bio(self) -> Bio {
         self
     }
@@ -70,6 +74,10 @@ impl Types for Threads {
 
     fn since(_then: &()) -> u64 {
         0
+    }
+
+    fn must_last(_bio: &Bio) -> bool {
+        false
     }
 }
 
@@ -110,6 +118,10 @@ impl Snapshot for Handle {
             new: *next - 1,
             chunks: 1,
         })
+    }
+
+    fn promise(&self, ticket: u64) {
+        self.0.order.lock().unwrap().promise(ticket);
     }
 }
 
@@ -247,12 +259,13 @@ impl World {
     }
 
     fn copied(&self, copy: crate::snapshot_core::CopyId) {
-        let (exceptions, due) = {
+        let (copied, due) = {
             let mut shard = self.shard.lock().unwrap();
-            let exceptions = shard.copied(copy, 0, None, &self.reads);
-            (exceptions, shard.is_due(&self.reads))
+            let copied = shard.copied(copy, 0, None, &self.reads);
+            (copied, shard.is_due(&self.reads))
         };
-        for (snapshot, ticket, item) in exceptions.0.into_iter().flatten() {
+        for copied in copied.snapshots.into_iter().flatten() {
+            let (snapshot, ticket, item) = (copied.snapshot, copied.ticket, copied.item);
             snapshot.0.order.lock().unwrap().complete(ticket, item);
             self.record(&snapshot);
         }
