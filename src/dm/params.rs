@@ -24,3 +24,10 @@ pub(crate) fn overflow_keep() -> bool {
     // SAFETY: It reads a variable.
     unsafe { shim::dm_shim_overflow_keep() }
 }
+
+/// `snapshot_copy_ahead`: whether chunks are copied ahead of those who write to an origin in sequence. The
+/// administrator may change it at any time.
+pub(crate) fn copy_ahead() -> bool {
+    // SAFETY: It reads a variable.
+    unsafe { shim::dm_shim_copy_ahead() }
+}

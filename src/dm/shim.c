@@ -52,6 +52,16 @@ bool dm_shim_overflow_keep(void)
 	return READ_ONCE(snapshot_overflow_keep);
 }
 
+static bool snapshot_copy_ahead = true;
+module_param_named(snapshot_copy_ahead, snapshot_copy_ahead, bool, 0644);
+MODULE_PARM_DESC(snapshot_copy_ahead,
+		 "Whether chunks are copied ahead of those who write to an origin in sequence");
+
+bool dm_shim_copy_ahead(void)
+{
+	return READ_ONCE(snapshot_copy_ahead);
+}
+
 unsigned int dm_shim_cow_threshold(void)
 {
 	return READ_ONCE(snapshot_cow_threshold);

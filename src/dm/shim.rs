@@ -106,6 +106,7 @@ pub(super) const DM_KCOPYD_MAX_REGIONS: usize = 8;
 // Pointers to structures of the kernel, of which some are empty in this configuration.
 #[expect(improper_ctypes)]
 extern "C" {
+    pub(super) fn dm_shim_copy_ahead() -> bool;
     pub(super) fn dm_shim_cow_threshold() -> c_uint;
     pub(super) fn dm_shim_full_seconds() -> c_uint;
     pub(super) fn dm_shim_overflow_keep() -> bool;

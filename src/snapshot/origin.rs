@@ -7,6 +7,8 @@ use super::{
     core::{
         shard_of,
         table::Table,
+        Ahead,
+        AheadLimits,
         CopyId,
         Cover,
         Epochs,
@@ -80,7 +82,7 @@ impl ShardCell {
     fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             reads: Epochs::new(),
-            shard <- new_spinlock!(Shard::new(), "Origin::shard"),
+            shard <- new_spinlock!(Shard::new(AheadLimits::USUAL), "Origin::shard"),
         })
     }
 
@@ -266,13 +268,13 @@ impl Leased<Origin> {
         }
         let shard = shard_of(bio.sector());
         let mut spare = Spare::new();
-        loop {
+        let to_submit = loop {
             spare.now = patience.is_over();
             let outcome = self.cell(shard).shard.lock().write_origin(bio, &mut spare);
             self.start(&mut spare);
             bio = match outcome {
-                OriginWrite::Submit(bio) => return Some(bio),
-                OriginWrite::Waits => return None,
+                OriginWrite::Submit(bio) => break Some(bio),
+                OriginWrite::Waits => break None,
                 OriginWrite::NoSpare(bio, _)
                 | OriginWrite::NotNow(bio)
                 | OriginWrite::Full(bio, _)
@@ -301,6 +303,32 @@ impl Leased<Origin> {
                     bio
                 }
             };
+        };
+        if spare.ahead && patience.may_sleep() && params::copy_ahead() {
+            self.copy_ahead(shard);
+        }
+        to_submit
+    }
+
+    /// Copies what is due ahead of those who write in sequence. Without memory for that, or beside many other
+    /// copies, another time. May sleep.
+    fn copy_ahead(&self, shard: usize) {
+        let mut spare = Spare::new();
+        while self.copying() <= u64::from(params::cow_threshold()) / 2 {
+            let outcome = self.cell(shard).shard.lock().copy_ahead(&mut spare);
+            self.start(&mut spare);
+            match outcome {
+                Ahead::Begun => {}
+                Ahead::NoSpare(count) => {
+                    for _ in 0..count {
+                        let job = CopyJob::new(self, shard);
+                        if job.map_or(true, |job| spare.add(job).is_err()) {
+                            return;
+                        }
+                    }
+                }
+                Ahead::Nothing => return,
+            }
         }
     }
 

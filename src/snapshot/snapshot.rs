@@ -247,6 +247,13 @@ impl Snapshot {
         }
     }
 
+    /// Whether it has room for chunks that may never be needed: not more than half of the COW device is in
+    /// use. Under a shard's lock.
+    pub(super) fn has_plenty(&self) -> bool {
+        let devices = self.devices();
+        devices.is_some_and(|devices| !self.fill(&devices).is_half_full())
+    }
+
     /// Writes to the chunks of `ticket` may be over from now on; a flush waits for their records. Under a
     /// shard's lock.
     pub(super) fn promise(&self, ticket: u64) {

@@ -30,6 +30,9 @@ pub(super) fn write_origin(origin: &Leased<Origin>, out: &mut dyn fmt::Write) ->
         ("origin_writes_waited", counts.writes_waited),
         ("origin_copies", counts.copies),
         ("origin_copied_sectors", counts.copied_sectors),
+        ("origin_ahead", counts.ahead),
+        ("origin_ahead_used", counts.ahead_used),
+        ("origin_ahead_unused", counts.ahead_unused),
         ("origin_chunks_under_way", origin.copying()),
     ];
     write_all(&figures, out)

@@ -65,6 +65,10 @@ impl super::core::Snapshot for Leased<Snapshot> {
         Leased::<Snapshot>::allocate(self, max, now)
     }
 
+    fn has_plenty(&self) -> bool {
+        Snapshot::has_plenty(self)
+    }
+
     fn promise(&self, ticket: u64) {
         Snapshot::promise(self, ticket);
     }

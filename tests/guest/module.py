@@ -17,8 +17,7 @@ TARGETS, STORE = "dm_snapshot", "dm_snap_persistent"
 NAME = TARGETS if CORE == "rust" else STORE
 FILES = {TARGETS: "/run/vm/dm-snapshot.ko", STORE: "/run/vm/dm_snap_persistent.ko"}
 FILE = FILES[NAME]
-# For how long the last 5 % of a COW device last at least. Tests fill many; those of this set it.
-FULL_SECONDS = f"/sys/module/{TARGETS}/parameters/snapshot_full_seconds"
+PARAMETERS = f"/sys/module/{TARGETS}/parameters"
 MEMORY = "/tmp"  # whence loading takes a third of the time
 FINIT_MODULE, DELETE_MODULE = 313, 176  # x86-64's
 
@@ -66,15 +65,28 @@ def insert(parameters="", name=NAME):
 
 
 def load(parameters="", name=NAME):
-    """Inserts the module, with the last 5 % of a COW device as fast as the rest."""
+    """Inserts the module, with the last 5 % of a COW device as fast as the rest, and nothing copied before it is
+    needed: tests count chunks, and fill many devices."""
     insert(parameters, name)
     full_seconds(0)
+    copy_ahead(False)
+
+
+def set_parameter(name, value):
+    path = os.path.join(PARAMETERS, name)
+    if os.path.exists(path):  # the C core has few
+        with open(path, "w") as file:
+            file.write(str(value))
 
 
 def full_seconds(seconds):
-    if os.path.exists(FULL_SECONDS):  # the C core has none
-        with open(FULL_SECONDS, "w") as file:
-            file.write(str(seconds))
+    """For how long the last 5 % of a COW device last at least."""
+    set_parameter("snapshot_full_seconds", seconds)
+
+
+def copy_ahead(wanted):
+    """Whether chunks are copied ahead of those who write in sequence."""
+    set_parameter("snapshot_copy_ahead", "Y" if wanted else "N")
 
 
 def unload(name=NAME):

@@ -32,8 +32,9 @@ COUNTS = ("volume groups", "activations", "C activations", "snapshots", "overflo
 class Soak:
     def __init__(self, options):
         self.options = options
-        # it fills many
+        # it fills many, and counts chunks
         module.full_seconds(0)
+        module.copy_ahead(False)
         self.began = time.monotonic()
         self.last = deque(maxlen=50)
         self.operations = 0

@@ -35,6 +35,7 @@ def pytest_configure(config):
     for name in ("loop", "dm-snapshot"):
         subprocess.run(["modprobe", name], check=True)
     module.full_seconds(0)
+    module.copy_ahead(False)
     config.addinivalue_line("markers", "rust_only: of our store alone, with either core")
     config.addinivalue_line("markers", "c_only: of the C store alone")
     config.addinivalue_line("markers", "rust_core: of the Rust core alone")

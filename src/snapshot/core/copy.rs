@@ -90,6 +90,10 @@ pub struct Spare<T: Types> {
     ///
     /// [`Snapshot::allocate`]: super::Snapshot::allocate
     pub now: bool,
+    /// Set when [`Shard::copy_ahead`] has something to do.
+    ///
+    /// [`Shard::copy_ahead`]: super::Shard::copy_ahead
+    pub ahead: bool,
 }
 
 impl<T: Types> Spare<T> {
@@ -101,6 +105,7 @@ impl<T: Types> Spare<T> {
             copies: Vec::new(),
             started: Vec::new(),
             now: false,
+            ahead: false,
         }
     }
 

@@ -48,6 +48,12 @@ pub struct OriginCounts {
     pub copies: u64,
     /// The sectors of them.
     pub copied_sectors: u64,
+    /// Sectors that were copied ahead of one who writes in sequence, or were there already.
+    pub ahead: u64,
+    /// Those that were written then.
+    pub ahead_used: u64,
+    /// Those that were not, when the writer was forgotten.
+    pub ahead_unused: u64,
 }
 
 impl OriginCounts {
@@ -57,6 +63,9 @@ impl OriginCounts {
         self.writes_waited += other.writes_waited;
         self.copies += other.copies;
         self.copied_sectors += other.copied_sectors;
+        self.ahead += other.ahead;
+        self.ahead_used += other.ahead_used;
+        self.ahead_unused += other.ahead_unused;
     }
 }
 

@@ -28,6 +28,11 @@ impl Fill {
         }
     }
 
+    /// Whether more than half of it is in use.
+    pub fn is_half_full(self) -> bool {
+        self.allocated > self.total / 2
+    }
+
     /// Sectors that are not in use.
     fn free(self) -> u64 {
         self.total.saturating_sub(self.allocated)

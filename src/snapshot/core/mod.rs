@@ -31,11 +31,18 @@
 //! 4. When all are recorded and the epoch is over, the copy is finished: [`Finished`] has the bios
 //!    that waited.
 //!
+//! Writes to a snapshot are over before the record of their chunk is written: a snapshot has a volatile
+//! cache, and a flush waits for the records ([`Flushes`]). A write that is to be on stable storage when it
+//! is over waits for step 4, as all writes to the origin do.
+//!
+//! [`Shard::copy_ahead`] begins copies that nobody waits for yet.
+//!
 //! # Merging
 //!
 //! [`Merge`] says what to do next to merge a snapshot into its origin, and which writes wait for that.
 //! It has a lock of its own, which may be taken with a shard's held.
 
+mod ahead;
 mod copy;
 mod counts;
 mod epochs;
@@ -47,6 +54,7 @@ mod shard;
 mod slot;
 pub mod table;
 
+pub use ahead::AheadLimits;
 pub use copy::{
     Copied,
     CopiedFor,
@@ -82,6 +90,7 @@ pub use merge::{
 };
 pub use pipeline::Pipeline;
 pub use shard::{
+    Ahead,
     Cover,
     MergeWrite,
     OriginWrite,
@@ -147,6 +156,9 @@ pub trait Snapshot: Clone {
     /// Hands out at most `max` consecutive chunks of the COW device, at least one. `now` if whoever
     /// needs them cannot wait for a better moment.
     fn allocate(&self, max: u64, now: bool) -> Result<Allocation, NoChunk>;
+
+    /// Whether it has room for chunks that may never be needed.
+    fn has_plenty(&self) -> bool;
 
     /// From now on writes to the chunks of `ticket` may be over before these are recorded: see
     /// [`Pipeline::promise`].

@@ -3,6 +3,10 @@
 //! A part of an origin, with the exceptions of all its snapshots.
 
 use super::{
+    ahead::{
+        AheadLimits,
+        Streams, //
+    },
     copy::{
         Copied,
         CopiedFor,
@@ -50,7 +54,7 @@ use crate::memory::{
 };
 
 /// Sectors copied at once, at most, unless a chunk is larger: 1 MiB.
-const MAX_COPY_SECTORS: u64 = 2048;
+pub(super) const MAX_COPY_SECTORS: u64 = 2048;
 
 /// What is to become of a write to the origin.
 pub enum OriginWrite<T: Types, B> {
@@ -152,18 +156,19 @@ pub struct Shard<T: Types> {
     free: Vec<CopyId>,
     /// Copies that wait for an epoch; there is room for all.
     waiting: Vec<(u64, CopyId)>,
+    streams: Streams,
     counts: OriginCounts,
 }
 
 impl<T: Types> Shard<T> {
-    /// Knows no snapshots.
-    #[allow(clippy::new_without_default)]
-    pub fn new() -> Self {
+    /// Knows no snapshots. Copies are made ahead of writers as far as `ahead` says.
+    pub fn new(ahead: AheadLimits) -> Self {
         Self {
             slots: Vec::new(),
             copies: Vec::new(),
             free: Vec::new(),
             waiting: Vec::new(),
+            streams: Streams::new(ahead),
             counts: OriginCounts::default(),
         }
     }
@@ -234,7 +239,7 @@ impl<T: Types> Shard<T> {
     /// A write to the origin comes, within one span.
     ///
     /// One that may not be cut waits until all of it may be overwritten. Copies that have to be
-    /// started are in `spare` afterwards, whatever is returned.
+    /// started are in `spare` afterwards, whatever is returned, and whether to copy ahead of the writer.
     pub fn write_origin<B: Incoming<T::Bio>>(
         &mut self,
         mut bio: B,
@@ -244,12 +249,13 @@ impl<T: Types> Shard<T> {
         let end = start + bio.sectors();
         loop {
             let covered = self.covered_until(start, end);
-            if covered == end {
-                self.counts.writes_passed += 1;
-                return OriginWrite::Submit(bio);
-            }
-            if B::MAY_CUT && covered > start {
-                bio.cut(covered - start);
+            if covered == end || B::MAY_CUT && covered > start {
+                if B::MAY_CUT {
+                    spare.ahead |= self.streams.note(start, end, false, &mut self.counts);
+                }
+                if covered < end {
+                    bio.cut(covered - start);
+                }
                 self.counts.writes_passed += 1;
                 return OriginWrite::Submit(bio);
             }
@@ -259,8 +265,11 @@ impl<T: Types> Shard<T> {
             }
             match self.start_copies(covered, end, spare) {
                 Ok(Some(wait)) => {
-                    if B::MAY_CUT && wait.until < end {
-                        bio.cut(wait.until - start);
+                    if B::MAY_CUT {
+                        spare.ahead |= self.streams.note(start, end, true, &mut self.counts);
+                        if wait.until < end {
+                            bio.cut(wait.until - start);
+                        }
                     }
                     if let Some(copy) = self.copy_mut(wait.copy) {
                         copy.origin_bios.push(bio.into_bio());
@@ -298,6 +307,42 @@ impl<T: Types> Shard<T> {
                 Err(Trouble::Full(snapshot)) => return Cover::Full(snapshot),
             }
         }
+    }
+
+    /// Begins a copy ahead of somebody who writes in sequence, for all snapshots that need it. To be called
+    /// again until there is nothing to do. Copies that have to be started are in `spare` afterwards,
+    /// whatever is returned.
+    pub fn copy_ahead(&mut self, spare: &mut Spare<T>) -> Ahead {
+        while let Some((stream, from, until)) = self.streams.due() {
+            let mut concerned = self.slots.iter().filter(|slot| slot.is_concerned(from));
+            let is_fit =
+                |slot: &Slot<T>| slot.snapshot.has_plenty() && 1 << slot.shift <= MAX_COPY_SECTORS;
+            if !concerned.all(is_fit) {
+                self.streams.give_up(stream);
+                continue;
+            }
+            let covered = self.covered_until(from, until);
+            let needed = self.copies_needed(covered);
+            if covered == until {
+                self.streams.copied(stream, until);
+                continue;
+            }
+            if spare.len() < needed {
+                return Ahead::NoSpare(needed - spare.len());
+            }
+            match self.start_copies(covered, until, spare) {
+                Ok(Some(wait)) => {
+                    self.streams.copied(stream, wait.until);
+                    self.counts.ahead += wait.until - covered;
+                    return Ahead::Begun;
+                }
+                // A snapshot was dropped just now.
+                Ok(None) | Err(Trouble::Gone) => self.streams.copied(stream, until),
+                Err(Trouble::NoSpare) => return Ahead::NoSpare(1),
+                Err(Trouble::NotNow | Trouble::Full(_)) => self.streams.give_up(stream),
+            }
+        }
+        Ahead::Nothing
     }
 
     /// Whether the first of the sectors `start..end` of the origin, within one span, may be overwritten,
@@ -893,6 +938,16 @@ impl<T: Types> Shard<T> {
             },
         }
     }
+}
+
+/// What was done to copy ahead.
+pub enum Ahead {
+    /// A copy was begun, for each snapshot that needed it.
+    Begun,
+    /// There is no memory for the copies that are due: so many are to be added to the spare ones.
+    NoSpare(usize),
+    /// There is nothing to do.
+    Nothing,
 }
 
 /// Whether sectors of the origin may be overwritten.

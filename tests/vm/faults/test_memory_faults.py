@@ -219,6 +219,7 @@ def test_loading_and_unloading_the_targets():
 
     assert until_whole(load) > 20
     module.full_seconds(0)
+    module.copy_ahead(False)
 
 
 @pytest.mark.c_core

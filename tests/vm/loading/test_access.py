@@ -23,8 +23,8 @@ SYSFS = pathlib.Path("/sys/module", module.NAME)
 KERNELS = {"coresize", "initsize", "initstate", "refcnt", "srcversion", "taint", "version"}
 # the targets' parameters, which have the names that C's have where there are such, are to be seen as those are; the
 # store's is not
-PARAMETERS = {"c": set(), "rust": {"snapshot_cow_threshold", "snapshot_copy_throttle", "snapshot_full_seconds",
-                                    "snapshot_overflow_keep"}}[module.CORE]
+PARAMETERS = {"c": set(), "rust": {"snapshot_copy_ahead", "snapshot_cow_threshold", "snapshot_copy_throttle",
+                                    "snapshot_full_seconds", "snapshot_overflow_keep"}}[module.CORE]
 # the trees in which a driver could put something; below tracing there is nothing of ours to find, and much of others';
 # below slab the debug kernel has a directory for each size of a cache
 TREES = ["/dev", "/proc/driver", "/proc/fs", "/proc/sys/dev", "/sys/block", "/sys/bus", "/sys/class", "/sys/fs",

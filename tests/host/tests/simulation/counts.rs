@@ -29,6 +29,7 @@ counts! {
     reads,
     writes,
     copies,
+    copied_ahead,
     early_ends,
     flush_waits,
     shared_copies,

@@ -30,8 +30,9 @@ impl Layout {
         ];
         let length = rng.between(1, 3) * ALIGN;
         let mut starts = vec![0];
+        let odds = rng.pick(&[0, 400, 400]);
         for place in places {
-            if rng.chance(400) {
+            if rng.chance(odds) {
                 starts.push(place - rng.between(0, length / ALIGN) * ALIGN);
             }
         }
@@ -49,6 +50,11 @@ impl Layout {
             index += length as usize;
         }
         Self { windows }
+    }
+
+    /// Whether all sectors of the origin are used.
+    pub fn is_whole(&self) -> bool {
+        self.windows.len() == 1
     }
 
     /// How many sectors are used.
@@ -91,12 +97,14 @@ impl Layout {
             let align = rng.pick(&[2, 4, 8, 16]);
             sector -= sector % align;
         }
-        let (start, length, _) = *self
-            .windows
-            .iter()
-            .rfind(|(s, ..)| *s <= sector)
-            .expect("a window");
+        self.request_at(sector, size)
+            .expect("a sector that is used")
+    }
+
+    /// The same from a sector on; `None` if that is not used.
+    pub fn request_at(&self, sector: u64, size: u64) -> Option<(u64, u64)> {
+        let (start, length, _) = *self.windows.iter().rfind(|(s, ..)| *s <= sector)?;
         let end = (start + length).min(span_end(sector));
-        (sector, size.min(end - sector))
+        (sector < end).then(|| (sector, size.min(end - sector)))
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::layout::Layout;
 use crate::rng::Rng;
+use host_tests::snapshot::core::AheadLimits;
 
 /// One thing that happens from outside. Where it makes no sense it does not happen. Snapshots are
 /// numbered by their age among those that there are.
@@ -72,6 +73,10 @@ pub struct Odds {
     pub stall_reads: u64,
     /// Of 1,000 writes that need a copy and could go on, how many wait a little instead.
     pub linger: u64,
+    /// Of 1,000 writes to the origin, how many begin where the last one ended.
+    pub sequence: u64,
+    /// How far is copied ahead.
+    pub ahead: AheadLimits,
 }
 
 /// A world and what happens to it.
@@ -97,6 +102,16 @@ impl Plan {
             stall: rng.pick(&[0, 0, 10, 100]),
             stall_reads: rng.pick(&[0, 0, 50, 300]),
             linger: rng.pick(&[0, 100, 500]),
+            sequence: rng.pick(&[0, 100, 800]),
+            // What is not used must not be copied.
+            ahead: if layout.is_whole() {
+                AheadLimits {
+                    first: rng.pick(&[1, 4, 8]),
+                    most: rng.pick(&[0, 8, 32]),
+                }
+            } else {
+                AheadLimits::NONE
+            },
         };
         let weights: [u64; 9] = [
             rng.between(1, 20),       // write to the origin
@@ -119,6 +134,7 @@ impl Plan {
         let total = weights.iter().sum();
         let count = rng.between(40, 250) as usize;
         let mut ops: Vec<Op> = (0..rng.between(1, 4)).map(|_| create(rng)).collect();
+        let mut end = 0;
         while ops.len() < count {
             let mut at = rng.below(total);
             let kind = weights.iter().position(|weight| {
@@ -131,11 +147,18 @@ impl Plan {
             } else {
                 rng.between(1, 40)
             };
-            let (sector, sectors) = layout.request(rng, size);
+            let (mut sector, mut sectors) = layout.request(rng, size);
+            let kind = kind.unwrap_or(0);
+            if kind == 0 {
+                if rng.chance(odds.sequence) {
+                    (sector, sectors) = layout.request_at(end, size).unwrap_or((sector, sectors));
+                }
+                end = sector + sectors;
+            }
             let snapshot = rng.index(4);
             let which = rng.chance(500).then_some(snapshot);
             let fua = rng.chance(150);
-            ops.push(match kind.unwrap_or(0) {
+            ops.push(match kind {
                 0 => Op::Write {
                     snapshot: None,
                     sector,

@@ -162,6 +162,10 @@ impl Snapshot for Handle {
         })
     }
 
+    fn has_plenty(&self) -> bool {
+        2 * self.next.get() <= self.cow_chunks.get()
+    }
+
     fn promise(&self, ticket: u64) {
         self.pipeline.borrow_mut().promise(ticket);
     }

@@ -8,7 +8,7 @@ use crate::io::{Disks, Flush, Kind, Then};
 use crate::snapshot::{Handle, Job, Simulated};
 use crate::world::World;
 use host_tests::snapshot::core::{
-    shard_of, Copied, CopiedFor, CopyId, Finished, Incoming, Item, MergeCopy, MergeWrite,
+    shard_of, Ahead, Copied, CopiedFor, CopyId, Finished, Incoming, Item, MergeCopy, MergeWrite,
     OriginWrite, Read, Shard, SnapshotWrite, Spare, Start,
 };
 use std::cell::{Cell, RefCell};
@@ -68,6 +68,12 @@ pub enum Task {
         disk: Disks,
         first: usize,
         epoch: Option<u64>,
+    },
+    /// Copies are begun ahead of those who write in sequence.
+    CopyAhead {
+        shard: usize,
+        spare: Spare<Simulated>,
+        need: usize,
     },
     /// A copy is to be started.
     StartCopy(usize, Start<Simulated>),
@@ -248,6 +254,16 @@ impl World {
                 let kind = Kind::Read(vec![None; bio.sectors as usize]);
                 self.send(disk, first, kind, Then::Read(bio, epoch));
             }
+            Task::CopyAhead {
+                shard,
+                mut spare,
+                need,
+            } => {
+                // Without memory it is left.
+                if (0..need).all(|_| spare.add(Job).is_ok()) {
+                    self.copy_ahead(shard, spare);
+                }
+            }
             Task::StartCopy(shard, start) => self.start_copy(shard, start),
             Task::Copied {
                 shard,
@@ -307,6 +323,13 @@ impl World {
             (origin(&mut part.shard, Again(bio), &mut spare), None)
         };
         self.begin_rest(rest);
+        if std::mem::take(&mut spare.ahead) {
+            self.tasks.push(Task::CopyAhead {
+                shard,
+                spare: Spare::new(),
+                need: 0,
+            });
+        }
         let again = |bio, may_cut, spare, need| Task::WriteOrigin {
             bio,
             may_cut,
@@ -339,6 +362,20 @@ impl World {
             }
         }
         self.start_copies(shard, &mut spare);
+    }
+
+    fn copy_ahead(&mut self, shard: usize, mut spare: Spare<Simulated>) {
+        let outcome = self.numbered(shard).shard.copy_ahead(&mut spare);
+        self.start_copies(shard, &mut spare);
+        let need = match outcome {
+            Ahead::Nothing => return,
+            Ahead::NoSpare(need) => need,
+            Ahead::Begun => {
+                self.counts.copied_ahead += 1;
+                0
+            }
+        };
+        self.tasks.push(Task::CopyAhead { shard, spare, need });
     }
 
     fn write_snapshot(&mut self, bio: Bio, may_cut: bool, mut spare: Spare<Simulated>) {

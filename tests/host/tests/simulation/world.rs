@@ -118,7 +118,7 @@ impl World {
             if self.parts.iter().all(|part| part.number != number) {
                 self.parts.push(Part {
                     number,
-                    shard: Shard::new(),
+                    shard: Shard::new(self.odds.ahead),
                     reads: Epochs::new(),
                 });
             }

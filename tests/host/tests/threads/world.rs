@@ -4,8 +4,8 @@
 
 use crate::memory::When;
 use crate::snapshot_core::{
-    shard_of, table::Loader, Allocation, Bios, Epochs, Finished, Incoming, Item, NoChunk,
-    OriginWrite, Pipeline, Read, Shard, SlotId, Snapshot, Spare, Types,
+    shard_of, table::Loader, AheadLimits, Allocation, Bios, Epochs, Finished, Incoming, Item,
+    NoChunk, OriginWrite, Pipeline, Read, Shard, SlotId, Snapshot, Spare, Types,
 };
 use shuttle::sync::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,6 +120,10 @@ impl Snapshot for Handle {
         })
     }
 
+    fn has_plenty(&self) -> bool {
+        true
+    }
+
     fn promise(&self, ticket: u64) {
         self.0.order.lock().unwrap().promise(ticket);
     }
@@ -142,7 +146,7 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let mut shard = Shard::new();
+        let mut shard = Shard::new(AheadLimits::NONE);
         let mut snapshots = Vec::new();
         for (number, shift) in [(0, 0), (1, 1)] {
             let snapshot = Handle(Arc::new(Shared {
