@@ -34,6 +34,7 @@ class Snapshot:
 def snapshot(store, origin, cows, chunk_kib):
     """A new snapshot of `origin` on each of `cows`."""
     module.choose(store)
+    module.copy_ahead(True)  # which tests do without
     with ExitStack() as stack:
         top = stack.enter_context(Device("origin", origin.sectors, "snapshot-origin", origin.path))
         # the origin asks for the chunk sizes when it is resumed: C's would copy the first chunk of a larger write only
