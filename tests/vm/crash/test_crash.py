@@ -244,6 +244,40 @@ def test_several(recorder, disk, writer, chunks, small):
             one.crashed.close()
 
 
+@pytest.mark.rust_only
+@pytest.mark.rust_core
+@pytest.mark.parametrize("chunk", [8, 32])
+def test_ahead(record, writer, chunk):
+    """Chunks are copied ahead of one who writes to the origin in sequence; others write, too, to both sides."""
+    size, step = 4 << 20, 64 << 10
+    recording = record(chunk, size, 3 * size)
+    recording.used_cow()
+    recording.create()
+    aio = writer(8, step)
+    module.copy_ahead(True)
+    try:
+        at = 0
+        while at < size * 3 // 4:
+            batch = []
+            for _ in range(recording.rng.randint(1, 3)):
+                batch.append(("origin", at, recording.rng.randbytes(step)))
+                at += step
+            others = range((at + size // 8) // recording.bytes, size // recording.bytes)
+            for where in ("origin", "snapshot"):
+                if recording.rng.random() < 0.4:
+                    batch.append((where, *recording.piece(recording.rng.choice(others))))
+            recording.write(aio, batch)
+            if recording.rng.random() < 0.15:
+                recording.flush(recording.rng.choice(["origin", "snapshot"]))
+    finally:
+        module.copy_ahead(False)
+    figures = dict(line.split() for line in recording.volume.device.message("stats").splitlines())
+    assert int(figures["origin_ahead_used"]) > size // 2 // 512
+    recording.close(aio)
+    verifier = Verifier(recording, SEED)
+    verifier.run(f"ahead, {chunk * 512}", share(30), verifier.look_at_snapshot)
+
+
 @pytest.fixture
 def stacks():
     """Who takes up what a crash left: what the guest has, and the C core with its own store."""
