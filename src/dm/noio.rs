@@ -38,6 +38,12 @@ pub(crate) fn cond_resched() {
     unsafe { shim::dm_shim_cond_resched() }
 }
 
+/// Lets all others go first that are ready to run on this processor. May sleep.
+pub(crate) fn give_way() {
+    // SAFETY: There are no conditions to fulfil.
+    unsafe { shim::dm_shim_yield() }
+}
+
 /// Sleeps for at least `ms` milliseconds.
 pub(crate) fn sleep_ms(ms: u32) {
     // SAFETY: There are no conditions to fulfil.

@@ -410,6 +410,11 @@ void dm_shim_noio_restore(unsigned int flags)
 	memalloc_noio_restore(flags);
 }
 
+void dm_shim_yield(void)
+{
+	yield();
+}
+
 void dm_shim_cond_resched(void)
 {
 	cond_resched();

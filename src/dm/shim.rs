@@ -191,5 +191,6 @@ extern "C" {
     pub(super) fn dm_shim_noio_save() -> c_uint;
     pub(super) fn dm_shim_noio_restore(flags: c_uint);
     pub(super) fn dm_shim_cond_resched();
+    pub(super) fn dm_shim_yield();
     pub(super) fn dm_shim_sleep_ms(ms: c_uint);
 }

@@ -58,7 +58,10 @@ use crate::dm::{
         dm_err,
         dm_warn, //
     },
-    noio::cond_resched,
+    noio::{
+        cond_resched,
+        give_way, //
+    },
     params,
     target::TargetHandle,
     unclean,
@@ -697,17 +700,44 @@ impl WorkItem<COMMIT> for Snapshot {
             if this.event_due.swap(false, SeqCst) {
                 this.event();
             }
-            let next = this.order.lock().pipeline.take_next();
-            let Some((shard, item)) = next else { return };
-            this.commit(shard, item);
-            cond_resched();
+            let together = this.gather();
+            if together == 0 {
+                return;
+            }
+            for left in (0..together).rev() {
+                let next = this.order.lock().pipeline.take_next();
+                if let Some((shard, item)) = next {
+                    this.commit(shard, item, left > 0);
+                }
+            }
         }
     }
 }
 
+/// Copies whose exceptions are recorded together, at most.
+const MOST_TOGETHER: usize = 64;
+
 impl Snapshot {
-    /// Has the store record exceptions whose turn it is. Sleeps.
-    fn commit(self: &Arc<Self>, shard: usize, item: Item) {
+    /// How many copies are to be recorded together. Sleeps.
+    fn gather(&self) -> usize {
+        let mut ready = self.order.lock().pipeline.ready(MOST_TOGETHER);
+        while 0 < ready && ready < MOST_TOGETHER {
+            // Where others are about to run, some of them end copies or are to begin them. What they add shares
+            // a flush, which costs as much as they do. Where nobody is, this takes no time.
+            give_way();
+            let now = self.order.lock().pipeline.ready(MOST_TOGETHER);
+            if now == ready {
+                break;
+            }
+            ready = now;
+        }
+        ready
+    }
+}
+
+impl Snapshot {
+    /// Has the store record exceptions whose turn it is, alone or with `more` that come at once. Sleeps.
+    fn commit(self: &Arc<Self>, shard: usize, item: Item, more: bool) {
         let devices = self.devices();
         for n in 0..item.chunks {
             let done = Recorded {
@@ -717,6 +747,7 @@ impl Snapshot {
                 member: item.member,
                 last: n + 1 == item.chunks,
             };
+            let more = more || !done.last;
             let exception = Exception {
                 old: item.old + n,
                 new: item.new + n,
@@ -725,7 +756,7 @@ impl Snapshot {
                 Some(devices) => {
                     let copied = item.copied && self.state.is_valid();
                     self.store
-                        .commit_exception(borrowed(devices), exception, copied, done);
+                        .commit_exception(borrowed(devices), exception, copied, more, done);
                 }
                 None => done.complete(false),
             }

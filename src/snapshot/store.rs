@@ -89,9 +89,10 @@ impl Store {
         devices: Devices<'_>,
         exception: Exception,
         copied: bool,
+        more: bool,
         done: Recorded,
     ) {
-        each!(self, store => store.commit_exception(devices, exception, copied, done));
+        each!(self, store => store.commit_exception(devices, exception, copied, more, done));
     }
 
     /// See [`ExceptionStore::drop_snapshot`].

@@ -240,11 +240,25 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         allocator.allocate(devices.cow.sectors(), max).ok_or(ENOSPC)
     }
 
-    fn commit_exception(&self, devices: Devices<'_>, exception: Exception, copied: bool, done: D) {
+    fn commit_exception(
+        &self,
+        devices: Devices<'_>,
+        exception: Exception,
+        copied: bool,
+        more: bool,
+        done: D,
+    ) {
         let (pending, wanted) = self.count_commit();
+        // C's core commits in kcopyd's thread, in which nothing is copied meanwhile: all that is under way is
+        // waited for. Ours has a thread for it: the next ones are copied while these are recorded.
+        let awaited = if cfg!(under_c_core) || more {
+            pending
+        } else {
+            0
+        };
         let outcome = self.with_commits(devices, |commits| {
             let cow = self.cow(devices.cow);
-            commits.commit(&cow, exception, copied && wanted, pending, done)
+            commits.commit(&cow, exception, copied && wanted, awaited, done)
         });
         // `None` while they go on waiting.
         let Some(outcome) = outcome.flatten() else {

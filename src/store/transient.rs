@@ -82,7 +82,7 @@ impl<D: Completion> ExceptionStore<D> for Transient {
         Ok((first, count as u32))
     }
 
-    fn commit_exception(&self, _: Devices<'_>, _: Exception, copied: bool, done: D) {
+    fn commit_exception(&self, _: Devices<'_>, _: Exception, copied: bool, _: bool, done: D) {
         done.complete(copied);
     }
 

@@ -124,9 +124,17 @@ pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
     ///
     /// The store completes `done` exactly once, in process context and with none of its locks held,
     /// when the record is on stable storage or never will be. That may be in a later call, as long
-    /// as one will come: while other exceptions were handed out and not yet committed. May sleep,
-    /// but all else that was copied for this snapshot waits meanwhile.
-    fn commit_exception(&self, devices: Devices<'_>, exception: Exception, copied: bool, done: D);
+    /// as one will come: while other exceptions were handed out and not yet committed. `more` is whether
+    /// the caller has another one to commit right away; C's core never says so. May sleep, but all
+    /// else that was copied for this snapshot waits meanwhile.
+    fn commit_exception(
+        &self,
+        devices: Devices<'_>,
+        exception: Exception,
+        copied: bool,
+        more: bool,
+        done: D,
+    );
 
     /// Notes on the COW device that the snapshot is invalid, for good.
     ///

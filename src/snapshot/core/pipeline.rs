@@ -97,6 +97,15 @@ impl<T> Pipeline<T> {
         Some(item)
     }
 
+    /// How often [`Pipeline::take_next`] has something to return now; what is beyond `most` is not counted.
+    pub fn ready(&self, most: usize) -> usize {
+        let places = (self.first..self.next).take(most);
+        let place = |ticket: u64| self.ring.get(self.index(ticket));
+        places
+            .take_while(|ticket| place(*ticket).is_some_and(Option::is_some))
+            .count()
+    }
+
     /// From now on somebody may rely on it that what `ticket` is for will be recorded.
     pub fn promise(&mut self, ticket: u64) {
         self.promised = self.promised.max(ticket + 1);

@@ -246,7 +246,7 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
                 new: (*e).new_chunk,
             }
         };
-        this.commit_exception(devices, exception, valid != 0, done);
+        this.commit_exception(devices, exception, valid != 0, false, done);
     }
 
     /// Finds what to merge next.
