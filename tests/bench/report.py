@@ -2,52 +2,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Usage: report.py RESULTS.JSON
 
-Prints the ratios of a benchmark's medians and whether they keep their bounds, and draws plots beside the file.
+Prints the ratios of a benchmark's medians and whether they keep their bounds. plot.py draws them.
 Figures are reported, not judged: the exit status is 0.
 """
 
 import json
 import sys
-from collections import defaultdict
 from pathlib import Path
-from statistics import median
 
-import plot
+from results import Results, describe
 
 # A count per exception differs by how much of the next area's zeroing a run happens to see.
 GRAIN = 1.005
-
-
-class Results:
-    """Medians, by what was run."""
-
-    def __init__(self, runs):
-        self.runs = defaultdict(list)
-        for run in runs:
-            key = tuple(run[name] for name in ("workload", "chunk_kib", "queue_depth", "latency_us", "mbps"))
-            self.runs[key, run["store"]].append(run)
-        self.keys = list(dict.fromkeys(key for key, _ in self.runs))
-
-    def get(self, key, store, field):
-        values = [run[field] for run in self.runs.get((key, store), []) if run.get(field) is not None]
-        return median(values) if values else None
-
-    def ratio(self, key, field, store):
-        """Of a store's figure to that of C throughout."""
-        ours, c = self.get(key, store, field), self.get(key, "c", field)
-        return ours / c if ours is not None and c else None
-
-    def find(self, workload, **wanted):
-        """The keys of runs of a workload, where what is given is equal."""
-        names = ("chunk_kib", "queue_depth", "latency_us", "mbps")
-        return [key for key in self.keys if key[0] == workload
-                and all(key[1 + names.index(name)] == value for name, value in wanted.items())]
-
-
-def describe(key):
-    workload, chunk, depth, latency, mbps = key
-    words = [workload, f"{chunk} KiB"] + ([f"QD{depth}"] if depth else []) + [f"{latency / 1000:g} ms"]
-    return ", ".join(words + ([f"{mbps} MB/s"] if mbps else []))
 
 
 class Bound:
@@ -272,8 +238,6 @@ def main():
     print_table(results)
     print_bounds(results)
     print_about(path.parent / "about.json")
-    for file in plot.draw(results, path.parent):
-        print(f"plot: {file}")
 
 
 if __name__ == "__main__":
