@@ -46,11 +46,15 @@ def resolve(path, content, writes, what):
         content[sector:sector + SECTOR] = found
 
 
+def overruns_c(cow_sectors, chunk):
+    """Whether a COW device ends just where the next area would be: the C store hands out its last chunk, and then zeroes
+    that area."""
+    return cow.Layout(chunk).is_metadata(cow_sectors // chunk)
+
+
 def within_c(cow_sectors, chunk):
-    """The next size of a COW device, in sectors, that does not end just where the next area would be: the C store hands
-    out its last chunk, and then zeroes that area."""
-    overruns = cow.Layout(chunk).is_metadata(cow_sectors // chunk)
-    return cow_sectors + chunk if overruns else cow_sectors
+    """The size of a COW device, in sectors, or the next one that does not have that."""
+    return cow_sectors + chunk if overruns_c(cow_sectors, chunk) else cow_sectors
 
 
 class Snapshot:
