@@ -21,6 +21,8 @@ pub(super) struct CopyJob {
     pub(super) copy: CopyId,
     /// Chunks, as far as the throttle counts them. Set when the copy is started.
     pub(super) chunks: u64,
+    /// Sectors. Set when the copy is started.
+    pub(super) sectors: u64,
 }
 
 impl CopyJob {
@@ -31,6 +33,7 @@ impl CopyJob {
             shard,
             copy: CopyId(0),
             chunks: 0,
+            sectors: 0,
         })
     }
 }
@@ -42,7 +45,7 @@ impl kcopyd::CopyJob for CopyJob {
         } else {
             write_failed
         };
-        job.origin.copying_ended(job.chunks);
+        job.origin.copying_ended(job.chunks, job.sectors);
         job.origin.copied(job.shard, job.copy, failed, None);
     }
 }

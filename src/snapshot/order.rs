@@ -26,12 +26,10 @@ impl Order {
         }
     }
 
-    /// One more ticket is done with. Returns the flushes that need not wait any more, and whether nothing is
-    /// owed now.
-    pub(super) fn recorded(&mut self) -> (BioList, bool) {
+    /// One more ticket is done with. Returns the flushes that need not wait any more.
+    pub(super) fn recorded(&mut self) -> BioList {
         self.pipeline.note_recorded();
         let owed = self.pipeline.owed();
-        let ready = self.flushes.ready(self.pipeline.recorded(), owed);
-        (ready, owed.is_none())
+        self.flushes.ready(self.pipeline.recorded(), owed)
     }
 }

@@ -38,7 +38,8 @@ use crate::dm::{
     },
     noio::{
         sleep_ms,
-        until_memory, //
+        until_memory,
+        NoIo, //
     },
     params,
     plugged,
@@ -123,6 +124,8 @@ pub(super) struct Origin {
     snapshots: AtomicU64,
     /// Chunks that are being copied.
     copying: AtomicU64,
+    /// Sectors that are being copied.
+    copying_sectors: AtomicU64,
     /// For those who wait until `copying` is small.
     #[pin]
     room: WaitQueue,
@@ -153,6 +156,7 @@ impl Origin {
                 kcopyd: Kcopyd::new(&Throttle::of_module())?,
                 snapshots: AtomicU64::new(0),
                 copying: AtomicU64::new(0),
+                copying_sectors: AtomicU64::new(0),
                 room <- WaitQueue::new(c"Origin::room", static_lock_class!()),
                 finished: AtomicU64::new(0),
                 progress <- WaitQueue::new(c"Origin::progress", static_lock_class!()),
@@ -229,8 +233,9 @@ impl Origin {
         }
     }
 
-    /// So many chunks are not being copied any more.
-    pub(super) fn copying_ended(&self, chunks: u64) {
+    /// So many chunks, of so many sectors, are not being copied any more.
+    pub(super) fn copying_ended(&self, chunks: u64, sectors: u64) {
+        self.copying_sectors.fetch_sub(sectors, SeqCst);
         let left = self.copying.fetch_sub(chunks, SeqCst) - chunks;
         // The limit may have been raised since somebody began to wait.
         if left <= params::cow_threshold().into() {
@@ -255,7 +260,22 @@ impl Origin {
     }
 }
 
+/// Sectors that may be being copied when more is copied ahead: 16 MiB. What others need waits behind it.
+const MOST_AHEAD: u64 = 32768;
+
+/// Copies ahead that one write begins, at most.
+const MOST_AT_ONCE: u32 = 16;
+
 impl Leased<Origin> {
+    /// Sleeps until all copies are recorded that were begun before.
+    pub(super) fn wait_until_recorded(&self) {
+        // Each shard has all snapshots.
+        let nth = |n: usize| self.cell(0).shard.lock().snapshot(n).cloned();
+        for snapshot in (0..).map_while(nth) {
+            snapshot.wait_until_recorded();
+        }
+    }
+
     /// A write comes to the origin, within one span. Returns it if it may go there now; else it goes
     /// by itself when it may. May sleep.
     pub(super) fn write<B: Incoming<Bio>>(
@@ -313,8 +333,17 @@ impl Leased<Origin> {
     /// Copies what is due ahead of those who write in sequence. Without memory for that, or beside many other
     /// copies, another time. May sleep.
     fn copy_ahead(&self, shard: usize) {
+        // The bio that is being mapped waits meanwhile.
+        let _noio = NoIo::new();
         let mut spare = Spare::new();
-        while self.copying() <= u64::from(params::cow_threshold()) / 2 {
+        let has_room = || {
+            self.copying() <= u64::from(params::cow_threshold()) / 2
+                && self.copying_sectors.load(SeqCst) < MOST_AHEAD
+        };
+        for _ in 0..MOST_AT_ONCE {
+            if !has_room() {
+                return;
+            }
             let outcome = self.cell(shard).shard.lock().copy_ahead(&mut spare);
             self.start(&mut spare);
             match outcome {
@@ -407,7 +436,9 @@ impl Leased<Origin> {
             };
             start.job.copy = start.copy;
             start.job.chunks = start.chunks;
+            start.job.sectors = sectors;
             self.copying.fetch_add(start.chunks, SeqCst);
+            self.copying_sectors.fetch_add(sectors, SeqCst);
             let from = region(&source.origin, start.sector);
             let to = |n: usize| -> Region<'_> {
                 let (devices, sector) = devices

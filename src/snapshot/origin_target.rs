@@ -119,6 +119,12 @@ impl Target for OriginTarget {
         self.suspending.store(true, SeqCst);
     }
 
+    fn postsuspend(&self) {
+        if let Ok(origin) = self.origin.origin() {
+            origin.wait_until_recorded();
+        }
+    }
+
     fn resume(&self, _table: &mut TargetTable<'_>) {
         self.suspending.store(false, SeqCst);
     }

@@ -549,10 +549,11 @@ impl Leased<Snapshot> {
         None
     }
 
-    /// Sleeps until all is recorded that writes to the snapshot rely on which are over.
+    /// Sleeps until all copies are recorded that were begun before.
     pub(super) fn wait_until_recorded(&self) {
+        let until = self.order.lock().pipeline.handed_out();
         self.origin
-            .wait_for_progress(|| self.order.lock().pipeline.owed().is_none());
+            .wait_for_progress(|| self.order.lock().pipeline.recorded() >= until);
     }
 
     /// A write of whole chunks to the snapshot is over. Any context.
@@ -701,14 +702,11 @@ impl WorkItem<COMMIT> for Snapshot {
                 this.event();
             }
             let together = this.gather();
-            if together == 0 {
-                return;
-            }
-            for left in (0..together).rev() {
+            // One that was given up comes alone.
+            for left in (0..together.max(1)).rev() {
                 let next = this.order.lock().pipeline.take_next();
-                if let Some((shard, item)) = next {
-                    this.commit(shard, item, left > 0);
-                }
+                let Some((shard, item)) = next else { return };
+                this.commit(shard, item, left > 0);
             }
         }
     }
@@ -720,12 +718,18 @@ const MOST_TOGETHER: usize = 64;
 impl Snapshot {
     /// How many copies are to be recorded together. Sleeps.
     fn gather(&self) -> usize {
-        let mut ready = self.order.lock().pipeline.ready(MOST_TOGETHER);
+        let count = || {
+            let order = self.order.lock();
+            order
+                .pipeline
+                .ready(MOST_TOGETHER, |(_, item)| !item.given_up)
+        };
+        let mut ready = count();
         while 0 < ready && ready < MOST_TOGETHER {
             // Where others are about to run, some of them end copies or are to begin them. What they add shares
             // a flush, which costs as much as they do. Where nobody is, this takes no time.
             give_way();
-            let now = self.order.lock().pipeline.ready(MOST_TOGETHER);
+            let now = count();
             if now == ready {
                 break;
             }
@@ -753,6 +757,7 @@ impl Snapshot {
                 new: item.new + n,
             };
             match &devices {
+                _ if item.given_up => done.complete(true),
                 Some(devices) => {
                     let copied = item.copied && self.state.is_valid();
                     self.store
@@ -767,7 +772,7 @@ impl Snapshot {
 impl Snapshot {
     /// The exceptions of one more ticket are recorded, or never will be: then the snapshot is invalid.
     fn note_recorded(&self) {
-        let (mut flushes, owes_nothing) = self.order.lock().recorded();
+        let mut flushes = self.order.lock().recorded();
         let devices = self.devices().filter(|_| self.state.is_valid());
         while let Some(bio) = flushes.pop() {
             match &devices {
@@ -778,9 +783,7 @@ impl Snapshot {
                 None => bio.end(Err(EIO)),
             }
         }
-        if owes_nothing {
-            self.origin.look_again();
-        }
+        self.origin.look_again();
     }
 }
 

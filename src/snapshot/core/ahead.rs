@@ -5,12 +5,18 @@
 //! A write to chunks that a snapshot does not have waits for five requests, one after the other. One who
 //! writes in sequence tells what will be needed next: copied before it is written, it costs him nothing
 //! but bandwidth. What is copied and then not written is room lost on the COW devices, so that no more is
-//! copied ahead than was written in sequence before, and the less the more often it was of no use.
+//! copied ahead than a quarter of what was written in sequence before, and the later the more often it was of
+//! no use.
 
 use super::{
     counts::OriginCounts,
     shard::MAX_COPY_SECTORS,
     span_end, //
+};
+use core::cmp::Ordering::{
+    Equal,
+    Greater,
+    Less, //
 };
 
 /// Writers that are remembered at once.
@@ -54,7 +60,7 @@ struct Stream {
     start: u64,
     /// Where its last write ended.
     next: u64,
-    /// Up to where was copied ahead of it.
+    /// Up to where all is there, or being copied.
     ahead: u64,
     /// How far to copy ahead of it; 0 if not at all.
     window: u64,
@@ -62,22 +68,19 @@ struct Stream {
     writes: u32,
     /// Whether its last write has made the window larger.
     has_grown: bool,
-    /// Sectors that were copied ahead and then written.
+    /// Sectors that were copied ahead of it.
+    copied: u64,
+    /// Those of them that it has written then.
     used: u64,
 }
 
 impl Stream {
-    /// Sectors that were copied ahead and not written yet.
-    fn unused(&self) -> u64 {
-        self.ahead.saturating_sub(self.next)
-    }
-
     /// The writer had to wait.
     fn grow(&mut self, limits: AheadLimits) {
         if self.window > 0 && !self.has_grown {
             let written = self.next - self.begin;
             self.window = (2 * self.window)
-                .min(written.max(limits.first))
+                .min((written / 4).max(limits.first))
                 .min(limits.most);
             self.has_grown = true;
         }
@@ -143,7 +146,9 @@ impl Streams {
             self.begin(start, end, counts);
             return false;
         };
-        let used = stream.ahead.min(end).saturating_sub(start);
+        // As far as it was copied for this, and not there before.
+        let here = stream.ahead.min(end).saturating_sub(start);
+        let used = here.min(stream.copied - stream.used);
         stream.at = self.clock;
         stream.start = start;
         stream.next = end;
@@ -167,13 +172,13 @@ impl Streams {
         let Some(stream) = self.streams.iter_mut().min_by_key(worth) else {
             return;
         };
-        let unused = stream.unused();
+        let unused = stream.copied - stream.used;
         counts.ahead_unused += unused;
-        if unused > stream.used {
-            self.enough = (2 * self.enough).min(DISTRUSTED);
-        } else if stream.used > 0 {
-            self.enough = TRUSTED;
-        }
+        self.enough = match (2 * unused).cmp(&stream.used) {
+            Greater => (2 * self.enough).min(DISTRUSTED),
+            Less => (self.enough / 2).max(TRUSTED),
+            Equal => self.enough,
+        };
         *stream = Stream {
             at: clock,
             begin: start,
@@ -193,10 +198,11 @@ impl Streams {
         })
     }
 
-    /// What comes before `until` is there, or on its way.
-    pub(super) fn copied(&mut self, which: usize, until: u64) {
+    /// What comes before `until` is there, or on its way: so many sectors since this was asked for.
+    pub(super) fn copied(&mut self, which: usize, until: u64, sectors: u64) {
         if let Some(stream) = self.streams.get_mut(which) {
             stream.ahead = until;
+            stream.copied += sectors;
         }
     }
 

@@ -32,6 +32,10 @@ pub(super) struct Copy<T: Types> {
     pub(super) members: [Option<Member<T>>; MAX_MEMBERS],
     /// How many of them have not been recorded yet.
     pub(super) unrecorded: u32,
+    /// Whether it was begun before anybody needed it.
+    pub(super) ahead: bool,
+    /// Whether it could not be read and was begun ahead: then there are no exceptions of it.
+    pub(super) given_up: bool,
     /// The epoch of reads that it waits for.
     pub(super) epoch: Option<u64>,
     /// When it began.
@@ -65,11 +69,23 @@ impl<T: Types> Copy<T> {
             shift: 0,
             members: [const { None }; MAX_MEMBERS],
             unrecorded: 0,
+            ahead: false,
+            given_up: false,
             epoch: None,
             began: T::now(),
             origin_bios: T::Bios::default(),
             full: None,
         }
+    }
+
+    /// A snapshot's part in it.
+    pub(super) fn member(&self, id: SlotId) -> Option<&Member<T>> {
+        self.members.iter().flatten().find(|m| m.slot == id)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn member_mut(&mut self, id: SlotId) -> Option<&mut Member<T>> {
+        self.members.iter_mut().flatten().find(|m| m.slot == id)
     }
 
     /// Adds a snapshot; `None` if there is no room.
@@ -129,6 +145,11 @@ impl<T: Types> Spare<T> {
         self.len() == 0
     }
 
+    /// Whether there are copies to be started.
+    pub(super) fn has_started(&self) -> bool {
+        self.started.last().is_some()
+    }
+
     /// A copy to be started, once the lock was given up.
     pub fn started(&mut self) -> Option<Start<T>> {
         self.started.pop()
@@ -167,6 +188,9 @@ pub struct Item {
     pub chunks: u64,
     /// Whether they are on the COW device.
     pub copied: bool,
+    /// Whether they could not be read when that was tried ahead: there is nothing to record, and nothing is
+    /// wrong. Such an item is done with when all before it are recorded.
+    pub given_up: bool,
 }
 
 /// What is to be done when a copy is done.
@@ -206,7 +230,7 @@ pub struct Finished<T: Types> {
 pub struct Released<T: Types> {
     /// The snapshot.
     pub snapshot: T::Snapshot,
-    /// Whether the exceptions were recorded.
+    /// Whether the exceptions were recorded, or are to be tried again.
     pub recorded: bool,
     /// Writes to the snapshot: they go through
     /// [`Shard::write_snapshot`](super::Shard::write_snapshot) again if so, and fail if not.

@@ -48,7 +48,7 @@ pub struct OriginCounts {
     pub copies: u64,
     /// The sectors of them.
     pub copied_sectors: u64,
-    /// Sectors that were copied ahead of one who writes in sequence, or were there already.
+    /// Sectors that were copied ahead of one who writes in sequence.
     pub ahead: u64,
     /// Those that were written then.
     pub ahead_used: u64,

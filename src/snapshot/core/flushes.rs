@@ -25,6 +25,8 @@ impl<L: Default> Flushes<L> {
     {
         if self.waiting.is_empty() {
             self.until = owed;
+        }
+        if owed <= self.until {
             self.waiting.push(flush);
         } else {
             self.later.push(flush);

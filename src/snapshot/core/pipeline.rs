@@ -81,6 +81,11 @@ impl<T> Pipeline<T> {
         ticket
     }
 
+    /// How many tickets were handed out.
+    pub fn handed_out(&self) -> u64 {
+        self.next
+    }
+
     /// Completes `ticket` with `item`.
     pub fn complete(&mut self, ticket: u64, item: T) {
         let index = self.index(ticket);
@@ -97,12 +102,13 @@ impl<T> Pipeline<T> {
         Some(item)
     }
 
-    /// How often [`Pipeline::take_next`] has something to return now; what is beyond `most` is not counted.
-    pub fn ready(&self, most: usize) -> usize {
+    /// How often [`Pipeline::take_next`] has something to return now that is `wanted`, up to the first that is
+    /// not; what is beyond `most` is not counted.
+    pub fn ready(&self, most: usize, wanted: impl Fn(&T) -> bool) -> usize {
         let places = (self.first..self.next).take(most);
         let place = |ticket: u64| self.ring.get(self.index(ticket));
         places
-            .take_while(|ticket| place(*ticket).is_some_and(Option::is_some))
+            .take_while(|ticket| place(*ticket).and_then(Option::as_ref).is_some_and(&wanted))
             .count()
     }
 

@@ -216,6 +216,11 @@ impl<T: Types> Shard<T> {
         &mut self.counts
     }
 
+    /// The snapshot that was added as the nth of those that there are.
+    pub fn snapshot(&self, nth: usize) -> Option<&T::Snapshot> {
+        self.slots.get(nth).map(|slot| &slot.snapshot)
+    }
+
     /// What was counted for a snapshot.
     pub fn snapshot_counts(&mut self, id: SlotId) -> Option<&mut SnapshotCounts> {
         Some(&mut self.slot_mut(id)?.counts)
@@ -324,20 +329,30 @@ impl<T: Types> Shard<T> {
             let covered = self.covered_until(from, until);
             let needed = self.copies_needed(covered);
             if covered == until {
-                self.streams.copied(stream, until);
+                self.streams.copied(stream, until, 0);
                 continue;
             }
             if spare.len() < needed {
                 return Ahead::NoSpare(needed - spare.len());
             }
             match self.start_copies(covered, until, spare) {
-                Ok(Some(wait)) => {
-                    self.streams.copied(stream, wait.until);
-                    self.counts.ahead += wait.until - covered;
+                Ok(Some(wait)) if spare.has_started() => {
+                    let mut end = covered;
+                    for start in spare.started.iter() {
+                        end = end.max(start.sector + start.sectors);
+                        if let Some(copy) = self.copy_mut(start.copy) {
+                            copy.ahead = true;
+                        }
+                    }
+                    let sectors = end - covered;
+                    self.streams.copied(stream, wait.until, sectors);
+                    self.counts.ahead += sectors;
                     return Ahead::Begun;
                 }
+                // It is being copied for somebody else.
+                Ok(Some(wait)) => self.streams.copied(stream, wait.until, 0),
                 // A snapshot was dropped just now.
-                Ok(None) | Err(Trouble::Gone) => self.streams.copied(stream, until),
+                Ok(None) | Err(Trouble::Gone) => self.streams.copied(stream, until, 0),
                 Err(Trouble::NoSpare) => return Ahead::NoSpare(1),
                 Err(Trouble::NotNow | Trouble::Full(_)) => self.streams.give_up(stream),
             }
@@ -616,9 +631,16 @@ impl<T: Types> Shard<T> {
             Chunk::Pending(Pending {
                 new,
                 chunks,
+                copy,
                 copied: true,
                 ..
             }) if !bio.must_last() => {
+                // CAST: An index.
+                let copy = self.copies.get(copy.0 as usize).and_then(Option::as_ref);
+                let Some(member) = copy.and_then(|copy| copy.member(id)) else {
+                    return SnapshotWrite::Gone(bio);
+                };
+                member.snapshot.promise(member.ticket);
                 let here = (chunks << shift) - offset;
                 if sectors > here && B::MAY_CUT {
                     bio.cut(here);
@@ -666,8 +688,7 @@ impl<T: Types> Shard<T> {
         let Some(copy_ref) = self.copy_mut(copy) else {
             return SnapshotWrite::Gone(bio);
         };
-        let member = copy_ref.members.iter_mut().flatten().find(|m| m.slot == id);
-        let Some(member) = member else {
+        let Some(member) = copy_ref.member_mut(id) else {
             return SnapshotWrite::Gone(bio);
         };
         if full.is_some() {
@@ -703,16 +724,24 @@ impl<T: Types> Shard<T> {
             Some(bio) if failed == 0 && !T::must_last(&bio) => done.full = Some(bio),
             full => copy.full = full,
         }
-        let Copy { old, chunks, .. } = *copy;
+        // Who needs it by now begins it again.
+        copy.given_up = copy.ahead && failed == usize::MAX;
+        let Copy {
+            old,
+            chunks,
+            given_up,
+            ..
+        } = *copy;
         let members = copy.members.iter_mut().zip(&mut done.snapshots);
         for (n, (member, copied)) in members.enumerate() {
             let Some(member) = member else { break };
             member.good = failed & (1 << n) == 0;
             let mut bios = T::Bios::default();
             if member.good {
-                // Before anybody can see that the data is there.
-                member.snapshot.promise(member.ticket);
                 bios = core::mem::take(&mut member.bios);
+                if done.full.is_some() || !bios.is_empty() {
+                    member.snapshot.promise(member.ticket);
+                }
             }
             if let Some(pending) = self
                 .slot_mut(member.slot)
@@ -728,6 +757,7 @@ impl<T: Types> Shard<T> {
                 new: member.new,
                 chunks,
                 copied: member.good,
+                given_up,
             };
             *copied = Some(CopiedFor {
                 snapshot: member.snapshot.clone(),
@@ -808,7 +838,12 @@ impl<T: Types> Shard<T> {
         };
         let all_good = copy.members.iter().flatten().all(|member| member.good);
         finished.full = copy.full.take().map(|bio| (bio, all_good));
-        let Copy { old, chunks, .. } = *copy;
+        let Copy {
+            old,
+            chunks,
+            given_up,
+            ..
+        } = *copy;
         let took = T::since(&copy.began);
         for (member, out) in copy.members.iter_mut().zip(&mut finished.snapshots) {
             let Some(member) = member.take() else {
@@ -825,7 +860,7 @@ impl<T: Types> Shard<T> {
             }
             *out = Some(Released {
                 snapshot: member.snapshot,
-                recorded: member.good,
+                recorded: member.good || given_up,
                 bios: member.bios,
             });
         }

@@ -4,9 +4,11 @@
 import os
 import random
 import threading
+import time
 
 import cow
 import disks
+import dm
 import module
 import pytest
 
@@ -47,7 +49,7 @@ def test_of_one_who_writes_in_sequence(ahead, size, chunk):
     volume, snap = ahead(chunk=chunk)
     write(volume, range(MIB, MIB + 12 * MIB, size), size)
     found = stats(volume.device)
-    assert found["origin_ahead_used"] > 8 * MIB // 512
+    assert found["origin_ahead_used"] > 6 * MIB // 512
     # what was not used yet is at most what may be copied ahead, and the rest of a chunk
     assert found["origin_ahead"] - found["origin_ahead_used"] <= 8 * MIB // 512 + chunk
     assert found["origin_writes_waited"] < 12 * MIB // size / 2 or size == MIB
@@ -88,6 +90,76 @@ def test_less_for_one_who_seldom_does(ahead):
     assert found[10] > 0
     assert found[-1] == found[40], "it is not given up"
     check(volume, snap)
+
+
+@pytest.mark.parametrize("size", [64 << 10, 256 << 10])
+def test_little_for_files_of_a_megabyte(ahead, size):
+    """Written in a few pieces each, here and there: what is copied behind their ends is of no use."""
+    volume, snap = ahead()
+    files = list(range(0, SIZE - MIB, 3 * MIB))
+    random.Random(1).shuffle(files)
+    for at in files:
+        write(volume, range(at, at + MIB, size), size)
+    exceptions = check(volume, snap)
+    assert exceptions <= len(files) * MIB // BYTES * 1.3, "too much was copied in vain"
+
+
+def test_a_bad_place_that_nobody_writes(ahead, origin, mapped, disk):
+    """It cannot be copied ahead, and nobody needs that."""
+    below = mapped("below", SIZE)
+    volume = origin(SIZE, target=below)
+    snap = volume.snapshot(disk(4 * SIZE), CHUNK)
+    bad = 7 * MIB
+    below.fail(bad // 512, 8)
+    write(volume, range(0, 6 * MIB, 256 << 10), 256 << 10)
+    deadline = time.monotonic() + 10
+    while (found := stats(volume.device))["origin_chunks_under_way"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert found["origin_ahead"] >= (bad + BYTES - 6 * MIB) // 512, "the bad place was not met"
+    # what comes later is recorded
+    write(volume, [20 * MIB], BYTES)
+    assert snap.usage(), "it was lost"
+    volume.drop(snap)
+    records = cow.Cow(snap.cow.read()).check()
+    assert all(old != bad // BYTES for old, _ in records)
+    snap.device = dm.Device(snap.name, snap.line())
+    below.mend()
+    assert disks.first_difference(disks.read(snap.path), volume.content) is None
+
+
+def test_nothing_is_copied_while_devices_are_suspended(ahead, origin, mapped):
+    """A snapshot can be removed while what is below it is suspended, too."""
+    for order in ("origin", "snapshot"), ("snapshot", "origin"):
+        below, device = mapped("below", SIZE), mapped("cow", 4 * SIZE)
+        volume = origin(SIZE, target=below)
+        snap = volume.snapshot(device, CHUNK)
+        below.delay(read_ms=400)
+        fd = os.open(volume.path, os.O_WRONLY | os.O_DIRECT)
+        buffer = disks._buffer(256 << 10)
+        for n in range(40):
+            os.pwritev(fd, [buffer], n * (256 << 10))
+            if n > 8 and stats(volume.device)["origin_chunks_under_way"]:
+                break
+        else:
+            pytest.fail("nothing is copied ahead")
+        os.close(fd)
+        for which in order:
+            (volume if which == "origin" else snap).device.suspend()
+        device.device.suspend(dm.SKIP_LOCKFS)
+        remover = threading.Thread(target=snap.device.remove)
+        remover.start()
+        remover.join(10)
+        hung = remover.is_alive()
+        device.device.resume()
+        remover.join()
+        volume.device.resume()
+        assert not hung, f"{order}: it waits for a device that is suspended"
+        snap.device = None
+        below.delay()
+        volume.deactivate()
+        for one in (below, device):
+            one.device.remove()
 
 
 def test_not_if_more_than_half_of_the_room_is_used(ahead):

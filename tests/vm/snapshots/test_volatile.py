@@ -128,6 +128,41 @@ def test_what_is_suspended_is_recorded(slow):
         snap.device.resume()
 
 
+@pytest.mark.parametrize("what", ["suspend", "remove"])
+def test_a_busy_origin_does_not_keep_it(snapshot, mapped, what):
+    """Who suspends or removes a snapshot waits for what was begun before, not for what others begin."""
+    device = mapped("cow", 9000 * BYTES)
+    volume, snap = snapshot(4000 * BYTES, 9000 * BYTES, CHUNK, cow=device)
+    device.delay(flush_ms=100)
+    stop, left = threading.Event(), list(range(4000))
+
+    def work():
+        with Opened(volume) as opened:
+            while not stop.is_set() and left:
+                opened.write(left.pop() * BYTES, b"\x11" * 512)
+                time.sleep(0.1)
+
+    workers = [threading.Thread(target=work) for _ in range(16)]
+    for worker in workers:
+        worker.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    snap.device.suspend()
+    if what == "remove":
+        snap.device.remove()
+    took = time.monotonic() - began
+    stop.set()
+    for worker in workers:
+        worker.join()
+    device.delay()
+    assert left, "the origin was not busy"
+    if what == "suspend":
+        snap.device.resume()
+    else:
+        snap.device = None
+    assert took < 3
+
+
 def test_what_is_removed_is_recorded(slow):
     volume, snap = slow
     with Opened(snap) as opened:

@@ -30,6 +30,7 @@ counts! {
     writes,
     copies,
     copied_ahead,
+    given_up_ahead,
     early_ends,
     flush_waits,
     shared_copies,

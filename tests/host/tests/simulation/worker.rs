@@ -100,7 +100,25 @@ impl World {
         let handle = self.member(number).handle.clone();
         let mut good = Items::new();
         while good.len() < most {
-            match handle.pipeline.borrow_mut().take_next() {
+            let ready = handle
+                .pipeline
+                .borrow()
+                .ready(1, |(_, item)| !item.given_up);
+            if ready == 0 && !good.is_empty() {
+                // Perhaps one that was given up: it comes alone.
+                break;
+            }
+            let next = handle.pipeline.borrow_mut().take_next();
+            match next {
+                Some((shard, item)) if item.given_up => {
+                    self.counts.given_up_ahead += 1;
+                    let chunks = item.new..item.new + item.chunks;
+                    let mut handed_out = handle.handed_out.borrow_mut();
+                    handed_out.retain(|chunk| !chunks.contains(chunk));
+                    drop(handed_out);
+                    self.recorded(number, (shard, item), true);
+                    return Step::Idle;
+                }
                 Some(item) => good.push_back(item),
                 None => {
                     self.member(number).worker.kicked = false;
