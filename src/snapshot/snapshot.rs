@@ -719,21 +719,21 @@ impl Snapshot {
     /// How many copies are to be recorded together. Sleeps.
     fn gather(&self) -> usize {
         let count = || {
-            let order = self.order.lock();
-            order
-                .pipeline
-                .ready(MOST_TOGETHER, |(_, item)| !item.given_up)
+            let pipeline = &self.order.lock().pipeline;
+            let ready = pipeline.ready(MOST_TOGETHER, |(_, item)| !item.given_up);
+            (ready, pipeline.outstanding())
         };
-        let mut ready = count();
-        while 0 < ready && ready < MOST_TOGETHER {
+        let (mut ready, mut outstanding) = count();
+        // One that comes alone is not kept waiting.
+        while 0 < ready && ready < MOST_TOGETHER && outstanding > 1 {
             // Where others are about to run, some of them end copies or are to begin them. What they add shares
             // a flush, which costs as much as they do. Where nobody is, this takes no time.
             give_way();
-            let now = count();
-            if now == ready {
+            let before = ready;
+            (ready, outstanding) = count();
+            if ready == before {
                 break;
             }
-            ready = now;
         }
         ready
     }
