@@ -52,6 +52,8 @@ impl kernel::InPlaceModule for DmSnapPersistent {
         let takeover: u8 = *Borrow::<u8>::borrow(&module_parameters::takeover.value());
         let takeover = takeover != 0;
         try_pin_init!(Self {
+            // Before there is a store that needs it.
+            _: { dm::debugfs::init(c"dm-snap-persistent") },
             persistent <- Registration::new(c"persistent", module, takeover),
             compat <- Registration::new(c"P", module, takeover),
         })

@@ -50,7 +50,8 @@ struct DmSnapshot {
 impl kernel::InPlaceModule for DmSnapshot {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            // Before there is a target that needs it.
+            // Before there is a target that needs them.
+            _: { dm::debugfs::init(c"dm-snapshot") },
             _: { snapshot::registry::init() },
             snapshot <- Registration::new(module),
             origin <- Registration::new(module),

@@ -14,6 +14,7 @@
  */
 #include <linux/device-mapper.h>
 #include <linux/dm-io.h>
+#include <linux/fs.h>
 #include <linux/types.h>
 #include "methods.h"
 
@@ -31,6 +32,9 @@ DM_EXCEPTION_STORE_METHODS(METHOD)
 
 extern typeof(*(io_notify_fn)0) Request__over;
 void *const Request__over_used = Request__over;
+
+TYPE(files__open__optional, int, (struct inode *, struct file *));
+TYPE(files__show__optional, int, (struct seq_file *, void *));
 
 TYPE(call__add_exception, int, (void *, chunk_t, chunk_t));
 TYPE(call__commit_callback, void, (void *, int));

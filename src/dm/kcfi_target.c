@@ -3,6 +3,7 @@
  * As kcfi.c, of the functions that C calls in dm-snapshot.ko.
  */
 #include <linux/dm-kcopyd.h>
+#include <linux/fs.h>
 #include "shim.h"
 
 #define TYPE(name, type)			\
@@ -28,3 +29,6 @@ OPTIONAL(iterate_devices);
 OPTIONAL(io_hints);
 
 TYPE(CopyOf__copied, dm_kcopyd_notify_fn);
+
+TYPE(files__open__optional, int (*)(struct inode *, struct file *));
+TYPE(files__show__optional, int (*)(struct seq_file *, void *));

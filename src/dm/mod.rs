@@ -13,6 +13,7 @@
 //! | [`Workqueue`] | a single-threaded `struct workqueue_struct` |
 //! | [`exception_store`] | `struct dm_exception_store_type` and its registry |
 //! | [`message`] | device-mapper's log messages |
+//! | [`debugfs`] | files below debugfs |
 //! | [`fatal_signal_pending`] | the C function of this name |
 //!
 //! And for targets:
@@ -30,9 +31,11 @@
 //! | `shim` | the C functions of `shim.c` that all these call |
 
 mod block_device;
+pub(crate) mod debugfs;
 mod device;
 pub(crate) mod exception_store;
 mod ffi;
+pub(crate) mod global;
 pub(crate) mod io;
 pub(crate) mod message;
 mod signal;
@@ -51,8 +54,6 @@ pub(crate) use workqueue::Workqueue;
 mod bio;
 #[cfg(not(under_c_core))]
 mod bio_list;
-#[cfg(not(under_c_core))]
-pub(crate) mod global;
 #[cfg(not(under_c_core))]
 mod irq_lock;
 #[cfg(not(under_c_core))]

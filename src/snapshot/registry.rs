@@ -22,6 +22,7 @@ use super::{
     DM_MSG_PREFIX, //
 };
 use crate::dm::{
+    debugfs::Shown,
     global::global_mutex,
     message::dm_err,
     noio::NoIo,
@@ -90,7 +91,9 @@ struct Entry {
     /// The next snapshot's slot.
     next_slot: u32,
     snapshots: KVec<Shared>,
-    // Dropped after the snapshots, which have leases of it.
+    /// What is to be seen of it.
+    shown: Option<Shown>,
+    // Dropped after the snapshots and what is shown, which have leases of it.
     origin: Owner<Origin>,
 }
 
@@ -104,6 +107,9 @@ struct Shared {
     destination: Option<Arc<Party>>,
     /// Targets that had it.
     stale: usize,
+    /// What is to be seen of it.
+    shown: Option<Shown>,
+    // Dropped after what is shown, which has a lease of it.
     snapshot: Owner<Snapshot>,
 }
 
@@ -170,27 +176,46 @@ pub(super) struct OriginUse {
 impl OriginUse {
     /// Uses `device` as an origin. May sleep.
     pub(super) fn new(device: &Device) -> Result<Self> {
-        let device = device.id();
+        let id = device.id();
         let mut origins = lock().ok_or(ENODEV)?;
-        if !origins.iter().any(|entry| entry.device == device) {
+        if !origins.iter().any(|entry| entry.device == id) {
             let entry = Entry {
-                device,
+                device: id,
                 users: 0,
                 next_slot: 0,
                 snapshots: KVec::new(),
+                shown: None,
                 origin: Owner::new(Origin::new()?)?,
             };
             origins.push(entry, GFP_KERNEL)?;
         }
         let entry = origins
             .iter_mut()
-            .find(|entry| entry.device == device)
+            .find(|entry| entry.device == id)
             .ok_or(ENODEV)?;
         entry.users += 1;
-        Ok(Self {
-            device,
+        let is_first = entry.users == 1;
+        let this = Self {
+            device: id,
             origin: entry.origin.lease(),
-        })
+        };
+        drop(origins);
+        if is_first {
+            this.show(device);
+        }
+        Ok(this)
+    }
+
+    /// Lets it be seen. One that cannot be is no worse for it. Sleeps.
+    fn show(&self, device: &Device) {
+        let Some(origin) = self.origin.clone() else {
+            return;
+        };
+        let shown = Shown::new(format_args!("origin-{device}"), origin).ok();
+        let Some(mut origins) = lock() else { return };
+        if let Some(entry) = origins.iter_mut().find(|e| e.device == self.device) {
+            entry.shown = shown;
+        }
     }
 
     /// The origin.
@@ -282,6 +307,7 @@ pub(super) fn join(
             source: None,
             destination: Some(party.clone()),
             stale: 0,
+            shown: None,
             snapshot: owner,
         };
         entry
@@ -320,6 +346,12 @@ fn with_shared<R>(snapshot: &Leased<Snapshot>, f: impl FnOnce(&mut Shared) -> R)
         .flat_map(|entry| entry.snapshots.iter_mut())
         .find(|shared| shared.snapshot.owns(snapshot))?;
     Some(f(shared))
+}
+
+/// Lets a snapshot be seen that was loaded. One that cannot be is no worse for it. Sleeps.
+pub(super) fn show(snapshot: &Leased<Snapshot>, cow: &Device) {
+    let shown = Shown::new(format_args!("cow-{cow}"), snapshot.clone()).ok();
+    let _ = with_shared(snapshot, |shared| shared.shown = shown);
 }
 
 fn is(party: &Arc<Party>, other: &Option<Arc<Party>>) -> bool {
@@ -443,6 +475,8 @@ pub(super) fn leave(snapshot: Leased<Snapshot>, party: &Arc<Party>) {
         return;
     }
     snapshot.stop();
+    // Before another of this name can come.
+    drop(with_shared(&snapshot, |shared| shared.shown.take()));
     let Some(mut origins) = lock() else {
         return;
     };

@@ -148,6 +148,7 @@ impl Side {
                         e
                     }
                 })?;
+            registry::show(side.snapshot()?, &side.cow);
         }
         table.set_num_flush_bios(if merges { 2 } else { 1 });
         if !merges {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the targets answer to the message `stats`. All of it may sleep.
+//! What the targets answer to the message `stats`, and show below debugfs. All of it may sleep.
 //!
 //! A line for each figure: its name, a space, and a number. Names that begin with `origin_` are the
 //! origin's, which all of its snapshots have in common. Documentation/admin-guide.md says what each is.
@@ -16,8 +16,11 @@ use super::{
     Origin,
     Snapshot, //
 };
-use crate::dm::noio::cond_resched;
-use crate::store::CommitCounts;
+use crate::dm::{
+    debugfs::Show,
+    noio::cond_resched, //
+};
+use crate::store::write_figures;
 use kernel::fmt;
 
 /// Writes the figures of an origin.
@@ -35,7 +38,7 @@ pub(super) fn write_origin(origin: &Leased<Origin>, out: &mut dyn fmt::Write) ->
         ("origin_ahead_unused", counts.ahead_unused),
         ("origin_chunks_under_way", origin.copying()),
     ];
-    write_all(&figures, out)
+    write_figures(&figures, out)
 }
 
 /// Forgets what was counted for an origin.
@@ -59,8 +62,6 @@ pub(super) fn write_snapshot(snapshot: &Leased<Snapshot>, out: &mut dyn fmt::Wri
         }
     });
     let merged = snapshot.tell_merge(|merge| merge.counts());
-    let commits = snapshot.store().commit_counts();
-    let (commits, committed) = commits.map_or((0, 0), CommitCounts::get);
     let usage = snapshot.usage();
     let sectors = usage
         .as_ref()
@@ -80,14 +81,13 @@ pub(super) fn write_snapshot(snapshot: &Leased<Snapshot>, out: &mut dyn fmt::Wri
         ("copies", counts.copies),
         ("copies_shared", counts.copies_shared),
         ("copied_chunks", counts.copied_chunks),
-        ("commits", commits),
-        ("committed", committed),
         ("overflow_keep", state.is_kept().into()),
         ("merging", state.is_merging().into()),
         ("merge_batches", merged.batches),
         ("merged", merged.exceptions),
     ];
-    write_all(&figures, out)?;
+    write_figures(&figures, out)?;
+    write_figures(&snapshot.store().records(), out)?;
     for (bound, count) in counts.waits.buckets() {
         match bound {
             Some(bound) => writeln!(out, "waits_below_{bound}_us {count}")?,
@@ -105,8 +105,18 @@ pub(super) fn reset_snapshot(snapshot: &Leased<Snapshot>) {
         }
     });
     snapshot.tell_merge(|merge| merge.forget_counts());
-    if let Some(counts) = snapshot.store().commit_counts() {
-        counts.reset();
+    snapshot.store().forget_counts();
+}
+
+impl Show for Leased<Origin> {
+    fn show(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        write_origin(self, out)
+    }
+}
+
+impl Show for Leased<Snapshot> {
+    fn show(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        write_snapshot(self, out)
     }
 }
 
@@ -116,10 +126,4 @@ fn each_shard(origin: &Leased<Origin>, mut f: impl FnMut(&mut Shard<Kernel>)) {
         f(&mut cell.shard.lock());
         cond_resched();
     }
-}
-
-fn write_all(figures: &[(&str, u64)], out: &mut dyn fmt::Write) -> fmt::Result {
-    figures
-        .iter()
-        .try_for_each(|(name, value)| writeln!(out, "{name} {value}"))
 }

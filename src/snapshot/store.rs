@@ -14,9 +14,10 @@ use crate::dm::exception_store::{
 };
 use crate::format::Exception;
 use crate::store::{
-    CommitCounts,
+    Figure,
     Persistent,
-    Transient, //
+    Transient,
+    NO_RECORDS, //
 };
 use kernel::{
     fmt,
@@ -110,11 +111,18 @@ impl Store {
         each!(self, store => ExceptionStore::<Recorded>::table_line(&**store, line, out))
     }
 
-    /// What was committed; `None` for a store that has no records.
-    pub(super) fn commit_counts(&self) -> Option<&CommitCounts> {
+    /// What there is to be said of the records: nothing of a store that has none.
+    pub(super) fn records(&self) -> [Figure; 3] {
         match self {
-            Self::Persistent(store) => Some(store.counts()),
-            Self::Transient(_) => None,
+            Self::Persistent(store) => store.records(),
+            Self::Transient(_) => NO_RECORDS,
+        }
+    }
+
+    /// Forgets how many commits there were.
+    pub(super) fn forget_counts(&self) {
+        if let Self::Persistent(store) = self {
+            store.forget_counts();
         }
     }
 

@@ -3,7 +3,7 @@
 //! The store itself.
 
 #[cfg(not(under_c_core))]
-use super::counts::CommitCounts;
+use super::counts::Figure;
 use super::{
     commits::Commits,
     cow::{
@@ -12,6 +12,7 @@ use super::{
     },
     header::HeaderWriter,
     info,
+    known::Known,
     metadata::{
         self,
         Allocator,
@@ -25,7 +26,10 @@ use super::{
     DM_MSG_PREFIX, //
 };
 #[cfg(under_c_core)]
-use crate::dm::exception_store::Run;
+use crate::dm::{
+    debugfs::Shown,
+    exception_store::Run, //
+};
 use crate::dm::{
     exception_store::{
         Completion,
@@ -51,16 +55,16 @@ use crate::format::{
     self,
     Exception, //
 };
+#[cfg(under_c_core)]
+use kernel::sync::SetOnce;
 use kernel::{
     fmt,
     new_mutex,
-    new_spinlock,
     prelude::*,
 
     sync::{
         Arc,
-        Mutex,
-        SpinLock, //
+        Mutex, //
     }, //
 };
 
@@ -69,7 +73,7 @@ use kernel::{
 ///
 /// # Locks
 ///
-/// `allocator` is taken in the map path, under spinlocks of the caller's, and with none of the
+/// [`Known::allocator`] is taken in the map path, under spinlocks of the caller's, and with none of the
 /// others. `commits` is held while records are read or written, and never while a completion runs.
 /// `wiper` and `header` have a lock each, which they hold during their I/O; that of `wiper` is taken
 /// under `commits`.
@@ -79,13 +83,13 @@ pub(crate) struct Persistent<D: Completion> {
     header: HeaderWriter,
     #[pin]
     wiper: Wiper,
-    /// `None` until the store is loaded, as `commits` is.
-    #[pin]
-    allocator: SpinLock<Option<Allocator>>,
-    /// Shared with the thread that runs completions: see [`ExceptionStore::commit_exception`].
+    known: Arc<Known>,
+    /// `None` until the store is loaded. Shared with the thread that runs completions: see
+    /// [`ExceptionStore::commit_exception`].
     commits: Arc<Mutex<Option<Commits<D>>>>,
-    #[cfg(not(under_c_core))]
-    counts: CommitCounts,
+    /// What is to be seen of a store that was loaded.
+    #[cfg(under_c_core)]
+    shown: SetOnce<Shown>,
 }
 
 impl<D: Completion> Persistent<D> {
@@ -111,7 +115,7 @@ impl<D: Completion> Persistent<D> {
                 let allocator = Allocator::new(geometry, next, list.records());
                 let commits = Commits::new(Committer::new(list), per_area)?;
                 // Nothing fails from here on: a store is loaded as a whole or not at all.
-                *self.allocator.lock() = Some(allocator);
+                *self.known.allocator.lock() = Some(allocator);
                 *self.commits.lock() = Some(commits);
                 (geometry.chunk_size(), true)
             }
@@ -151,21 +155,27 @@ impl<D: Completion> Persistent<D> {
     /// Notes that an exception is being committed; returns how many are left that will be, and
     /// whether it is worth recording: not after the snapshot was dropped.
     fn count_commit(&self) -> (u64, bool) {
-        match &mut *self.allocator.lock() {
+        match &mut *self.known.allocator.lock() {
             Some(allocator) => (allocator.commit(), !allocator.is_dropped()),
             None => (0, false),
         }
     }
 
-    /// What was committed.
+    /// What there is to be said of the records. Any context but an interrupt.
     #[cfg(not(under_c_core))]
-    pub(crate) fn counts(&self) -> &CommitCounts {
-        &self.counts
+    pub(crate) fn records(&self) -> [Figure; 3] {
+        self.known.records()
+    }
+
+    /// Forgets how many commits there were.
+    #[cfg(not(under_c_core))]
+    pub(crate) fn forget_counts(&self) {
+        self.known.counts.reset();
     }
 
     /// Notes how many records there are, for [`ExceptionStore::usage`].
     fn count_records(&self, count: impl FnOnce(&mut Allocator)) {
-        if let Some(allocator) = &mut *self.allocator.lock() {
+        if let Some(allocator) = &mut *self.known.allocator.lock() {
             count(allocator);
         }
     }
@@ -192,10 +202,10 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
                 header: HeaderWriter::new(io.clone())?,
                 wiper <- Wiper::new(io.clone()),
                 io,
-                allocator <- new_spinlock!(None, "Persistent::allocator"),
+                known: Arc::pin_init(Known::new(), GFP_KERNEL)?,
                 commits: Arc::pin_init(new_mutex!(None, "Persistent::commits"), GFP_KERNEL)?,
-                #[cfg(not(under_c_core))]
-                counts: CommitCounts::new(),
+                #[cfg(under_c_core)]
+                shown: SetOnce::new(),
             }? Error),
             GFP_KERNEL,
         )?;
@@ -231,11 +241,16 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
                 chunk_sectors
             );
         }
+        // Under the targets the snapshot shows it. One that cannot be seen is no worse for it.
+        #[cfg(under_c_core)]
+        if let Ok(shown) = Shown::new(format_args!("cow-{}", devices.cow), self.known.clone()) {
+            self.shown.populate(shown);
+        }
         Ok(found)
     }
 
     fn prepare_exceptions(&self, devices: Devices<'_>, max: u32) -> Result<(u64, u32)> {
-        let mut allocator = self.allocator.lock();
+        let mut allocator = self.known.allocator.lock();
         let allocator = (*allocator).as_mut().ok_or(EINVAL)?;
         allocator.allocate(devices.cow.sectors(), max).ok_or(ENOSPC)
     }
@@ -264,9 +279,8 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         let Some(outcome) = outcome.flatten() else {
             return;
         };
-        #[cfg(not(under_c_core))]
         if outcome.success {
-            self.counts.note(outcome.commits());
+            self.known.counts.note(outcome.commits());
         }
         self.count_records(|allocator| allocator.committed(outcome.commits(), outcome.records));
         // The completions may be all that keeps the store: after a handover nobody who drops it waits
@@ -280,7 +294,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
     }
 
     fn drop_snapshot(&self, devices: Devices<'_>) {
-        let header = match &mut *self.allocator.lock() {
+        let header = match &mut *self.known.allocator.lock() {
             Some(allocator) => {
                 allocator.drop_snapshot();
                 format::Header {
@@ -301,7 +315,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
     }
 
     fn usage(&self, devices: Devices<'_>) -> Usage {
-        let allocator = self.allocator.lock();
+        let allocator = self.known.allocator.lock();
         let sectors = |chunks: fn(&Allocator) -> u64| {
             allocator
                 .as_ref()

@@ -11,7 +11,8 @@ import os
 import struct
 import time
 
-CREATE, REMOVE, SUSPEND, DEV_STATUS, LOAD, CLEAR, TABLE_STATUS, MESSAGE, LIST = 3, 4, 6, 7, 9, 10, 12, 14, 2
+CREATE, REMOVE, RENAME, SUSPEND, DEV_STATUS, LOAD, CLEAR, TABLE_STATUS, MESSAGE, LIST = (
+    3, 4, 5, 6, 7, 9, 10, 12, 14, 2)
 STATUS_TABLE, SUSPENDED, INACTIVE_PRESENT, SKIP_LOCKFS, NOFLUSH, QUERY_INACTIVE, DATA_OUT = (
     1 << 4, 1 << 1, 1 << 6, 1 << 10, 1 << 11, 1 << 12, 1 << 16)
 
@@ -114,6 +115,10 @@ class Device:
         self.load(table)
         self.suspend(flags)
         self.resume()
+
+    def rename(self, name):
+        ioctl(RENAME, self.name, payload=name.encode() + b"\0")
+        self.name = name
 
     def remove(self):
         remove(self.name)

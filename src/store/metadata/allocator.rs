@@ -96,6 +96,11 @@ impl Allocator {
         self.merged = true;
     }
 
+    /// Records in the list.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
     /// Chunks in use, metadata included.
     ///
     /// During a merge this is what it would be had all been committed in the order of their

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What Documentation/admin-guide.md says of who can reach what: the module adds nothing that an ordinary user could read
-or write, and a snapshot with our store nothing that one with the C store has not."""
+or write, and a snapshot with our store nothing that one with the C store has not, but for what root reads in debugfs."""
 
 import errno
 import fcntl
@@ -29,6 +29,8 @@ PARAMETERS = {"c": set(), "rust": {"snapshot_copy_ahead", "snapshot_cow_threshol
 # below slab the debug kernel has a directory for each size of a cache
 TREES = ["/dev", "/proc/driver", "/proc/fs", "/proc/sys/dev", "/sys/block", "/sys/bus", "/sys/class", "/sys/fs",
          "/sys/kernel/debug", "/sys/kernel/config", "/sys/devices/virtual"]
+# debugfs itself is for root alone; test_debugfs.py knows what is in there
+FIGURES = "/sys/kernel/debug/dm-snap"
 
 pytestmark = pytest.mark.rust_only
 
@@ -113,6 +115,11 @@ def test_a_snapshot_adds_what_one_of_the_c_store_adds(disk):
         before = entries(*TREES)
         one.snapshot(device, 8)
         added[store] = entries(*TREES) - before
+        figures = {path for path in added[store] if path.startswith(FIGURES)}
+        added[store] -= figures
+        assert bool(figures) == (store == "rust")
+        for path in figures:
+            assert stat.S_IMODE(os.stat(path).st_mode) == (0o755 if os.path.isdir(path) else 0o400), path
         nodes = [path for path in added[store] if path.startswith("/dev/")]
         assert sorted(nodes) == sorted(d.path for d in (one.device, one.snapshots[0].device))
         for node in nodes:
