@@ -55,6 +55,12 @@ impl BlockDevice {
         self.as_ptr() as usize
     }
 
+    /// The device's number, a `dev_t`.
+    pub(super) fn number(&self) -> u32 {
+        // SAFETY: By the type's invariant the device is open; `bd_dev` never changes.
+        unsafe { (*self.as_ptr()).bd_dev }
+    }
+
     /// Makes durable what the device completed before. Sleeps.
     #[cfg(not(under_c_core))]
     pub(crate) fn flush(&self) -> Result {
@@ -84,8 +90,7 @@ impl BlockDevice {
 
 impl fmt::Display for BlockDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // SAFETY: By the type's invariant the device is open; `bd_dev` never changes.
-        let dev = unsafe { (*self.as_ptr()).bd_dev };
+        let dev = self.number();
         // `MINORBITS` is 20.
         write!(f, "{}:{}", dev >> 20, dev & ((1 << 20) - 1))
     }

@@ -28,6 +28,7 @@
 //! | `WaitQueue` | `wait_event()` |
 //! | `noio`, `plugged` | `memalloc_noio_save()`, `struct blk_plug` |
 //! | `params` | the module's parameters |
+//! | `Traced` | the events of `trace.h` |
 //! | `shim` | the C functions of `shim.c` that all these call |
 
 mod block_device;
@@ -75,6 +76,8 @@ mod shim;
 #[cfg(not(under_c_core))]
 pub(crate) mod target;
 #[cfg(not(under_c_core))]
+mod trace;
+#[cfg(not(under_c_core))]
 mod wait_queue;
 
 #[cfg(not(under_c_core))]
@@ -94,6 +97,7 @@ pub(crate) use {
     },
     plug::plugged,
     queue_limits::QueueLimits,
+    trace::Traced,
     wait_queue::WaitQueue, //
 };
 

@@ -139,6 +139,7 @@ impl WorkItem for Io {
                 let cleared = cleared.inspect_err(|_| {
                     dm_err!("Write error in exception store: shutting down merge");
                 });
+                snapshot.traced().merge_batch(count, cleared.is_ok());
                 snapshot.tell_merge(|merge| merge.cleared(cleared.is_ok()));
             }
         }

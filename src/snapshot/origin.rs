@@ -48,7 +48,10 @@ use crate::dm::{
     WaitQueue,
     Workqueue, //
 };
-use crate::format::NoMemory;
+use crate::format::{
+    Exception,
+    NoMemory, //
+};
 use crate::memory::When;
 use ::core::sync::atomic::{
     AtomicU64,
@@ -434,6 +437,15 @@ impl Leased<Origin> {
                 sector,
                 count: sectors,
             };
+            for (snapshot, sector) in start.to.iter().flatten() {
+                let shift = snapshot.state().shift();
+                let first = Exception {
+                    old: start.sector >> shift,
+                    new: sector >> shift,
+                };
+                let traced = snapshot.traced();
+                traced.exception_start(first, start.chunks, sectors);
+            }
             start.job.copy = start.copy;
             start.job.chunks = start.chunks;
             start.job.sectors = sectors;

@@ -12,7 +12,6 @@ use super::{
         },
         Allocation,
         CopiedFor,
-        CopyId,
         Epochs,
         Fill,
         Incoming,
@@ -69,6 +68,7 @@ use crate::dm::{
     BioList,
     IrqSpinLock,
     MapBio,
+    Traced,
     Workqueue, //
 };
 use crate::format::{
@@ -106,6 +106,7 @@ use kernel::{
 pub(super) struct Snapshot {
     origin: Leased<Origin>,
     slot: SlotId,
+    traced: Traced,
     state: State,
     store: Store,
     /// Whether the table that has it wants to know of overflows.
@@ -168,6 +169,7 @@ impl Snapshot {
             try_pin_init!(Self {
                 origin,
                 slot,
+                traced: Traced::new(&devices.origin, &devices.cow),
                 state: State::new(params::overflow_keep()),
                 store,
                 supports_overflow: AtomicBool::new(false),
@@ -202,6 +204,11 @@ impl Snapshot {
     /// Its place in the shards of its origin.
     pub(super) fn slot(&self) -> SlotId {
         self.slot
+    }
+
+    /// Its events.
+    pub(super) fn traced(&self) -> Traced {
+        self.traced
     }
 
     /// Its origin.
@@ -294,12 +301,13 @@ impl Snapshot {
     }
 
     fn invalidate_full(&self) {
-        self.invalidate("Unable to allocate exception.");
+        self.invalidate(true);
     }
 
     fn overflow(&self) {
         if self.state.is_valid() && self.state.set_overflowed() {
             dm_err!("Snapshot overflowed: Unable to allocate exception.");
+            self.trace_overflow(true);
             self.event();
         }
     }
@@ -314,23 +322,36 @@ impl Snapshot {
 
     /// The snapshot is of no use any more: an I/O failed. Sleeps.
     fn invalidate_failed(&self) {
-        self.invalidate("Error reading/writing.");
+        self.invalidate(false);
     }
 
     /// Notes on the COW device that the snapshot is invalid, before anything can be written to the
     /// origin that the snapshot does not have.
-    fn invalidate(&self, why: &str) {
+    fn invalidate(&self, full: bool) {
         let dropping = self.dropping.lock();
         if !self.state.is_valid() {
             return;
         }
+        let why = match full {
+            true => "Unable to allocate exception.",
+            false => "Error reading/writing.",
+        };
         dm_err!("Invalidating snapshot: {}", why);
+        if full {
+            self.trace_overflow(false);
+        }
         if let Some(devices) = self.devices() {
             self.store.drop_snapshot(borrowed(&devices));
         }
         self.state.set_invalid();
+        self.traced.drop(full);
         drop(dropping);
         self.event();
+    }
+
+    fn trace_overflow(&self, kept: bool) {
+        let sectors = self.usage().map_or(0, |usage| usage.total);
+        self.traced.overflow(sectors, kept);
     }
 
     /// Tells who waits for the device's events.
@@ -429,6 +450,13 @@ impl Leased<Snapshot> {
                     return Some(bio);
                 }
                 SnapshotWrite::Full(mut bio, sector, copy) => {
+                    let shift = self.state.shift();
+                    let first = Exception {
+                        old: bio.sector() >> shift,
+                        new: sector >> shift,
+                    };
+                    self.traced
+                        .exception_start(first, bio.sectors() >> shift, 0);
                     bio.track(Tracking::full(shard, copy));
                     bio.go_to(devices, sector);
                     return Some(bio);
@@ -523,6 +551,8 @@ impl Leased<Snapshot> {
             item,
             mut bios,
         } = copied;
+        let traced = snapshot.traced;
+        traced.copied(item.first(), item.chunks, item.copied);
         snapshot
             .order
             .lock()
@@ -747,8 +777,7 @@ impl Snapshot {
             let done = Recorded {
                 snapshot: self.clone(),
                 shard,
-                copy: item.copy,
-                member: item.member,
+                item,
                 last: n + 1 == item.chunks,
             };
             let more = more || !done.last;
@@ -798,8 +827,8 @@ impl Quiesce for Snapshot {
 pub(super) struct Recorded {
     snapshot: Arc<Snapshot>,
     shard: usize,
-    copy: CopyId,
-    member: u8,
+    /// What it is of.
+    item: Item,
     /// Whether it is the last of its copy: they are recorded in order, and once one could not be,
     /// none is any more.
     last: bool,
@@ -810,6 +839,9 @@ impl Completion for Recorded {
         if !self.last {
             return;
         }
+        let item = &self.item;
+        let traced = self.snapshot.traced;
+        traced.durable(item.first(), item.chunks, success);
         if !success {
             self.snapshot.invalidate_failed();
         }
@@ -817,7 +849,7 @@ impl Completion for Recorded {
         let origin = &self.snapshot.origin;
         let finished = {
             let mut shard = origin.cell(self.shard).shard.lock();
-            shard.recorded(self.copy, self.member, success)
+            shard.recorded(item.copy, item.member, success)
         };
         if let Some(finished) = finished {
             origin.finish(finished);

@@ -6,7 +6,10 @@ use super::{
     SlotId,
     Types, //
 };
-use crate::format::NoMemory;
+use crate::format::{
+    Exception,
+    NoMemory, //
+};
 use crate::memory::{
     Box,
     Vec,
@@ -191,6 +194,16 @@ pub struct Item {
     /// Whether they could not be read when that was tried ahead: there is nothing to record, and nothing is
     /// wrong. Such an item is done with when all before it are recorded.
     pub given_up: bool,
+}
+
+impl Item {
+    /// The first exception.
+    pub fn first(&self) -> Exception {
+        Exception {
+            old: self.old,
+            new: self.new,
+        }
+    }
 }
 
 /// What is to be done when a copy is done.
