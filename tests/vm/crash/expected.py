@@ -40,6 +40,10 @@ class Expected:
         for write in writes:
             write.acknowledged = now
 
+    def refuse(self, writes):
+        """They were not carried out, no part of them."""
+        self.events = [event for event in self.events if event[1] not in writes]
+
     def durable(self, op):
         """What a request with FUA, alone under way, wrote to the same place of the disk is safe from its reply on."""
         self.events.append((op.replied, Write(op.offset, bytes(op.data), durable=True), None))

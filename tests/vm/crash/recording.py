@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """An origin and its snapshot on disks that record what they are told, and what a crash may leave of it."""
 
+import errno
 import mmap
 import os
 import random
@@ -47,9 +48,10 @@ class Recording:
         if not offset:
             self.put(self.cow, 0, bytes(self.block))
 
-    def create(self):
+    def create(self, cow=None):
+        """`cow`: what stands before the COW device, if anything does."""
         self.volume = volume.Volume(self.origin)
-        self.snapshot = self.volume.snapshot(self.cow, self.chunk)
+        self.snapshot = self.volume.snapshot(cow or self.cow, self.chunk)
         self.created = self.log.mark()
 
     def create_beside(self, first):
@@ -72,17 +74,21 @@ class Recording:
     def path(self, where):
         return self.volume.path if where == "origin" else self.snapshot.path
 
-    def write(self, aio, batch, merging=False):
-        """Writes (where, offset, data) at the same time. During a merge the origin is the snapshot."""
+    def write(self, aio, batch, merging=False, full=False):
+        """Writes (where, offset, data) at the same time. During a merge the origin is the snapshot. If a snapshot that is
+        kept may be `full`, some may be refused; returns how many were."""
         noted = []
         for where in ("origin", "snapshot"):
-            pieces = [(offset, data) for at, offset, data in batch if at == where]
+            numbers = [n for n, (at, _, _) in enumerate(batch) if at == where]
             expected = self.expected["snapshot" if merging else where]
-            noted.append((expected, expected.writes(pieces)))
+            noted.append((expected, expected.writes([batch[n][1:] for n in numbers]), numbers))
         result = aio.write([(self.path(where), offset, data) for where, offset, data in batch])
-        assert result == [len(data) for _, _, data in batch], result
-        for expected, writes in noted:
-            expected.acknowledge(writes)
+        refused = {n for n, got in enumerate(result) if full and got == -errno.ENOSPC}
+        assert all(n in refused or got == len(batch[n][2]) for n, got in enumerate(result)), result
+        for expected, writes, numbers in noted:
+            expected.acknowledge([write for write, n in zip(writes, numbers) if n not in refused])
+            expected.refuse([write for write, n in zip(writes, numbers) if n in refused])
+        return len(refused)
 
     def write_through(self, offset, data):
         """Writes to the merging origin with FUA. Where that goes straight to the origin, it is durable at once, before
@@ -112,9 +118,10 @@ class Recording:
             offset, size = self.rng.randrange(0, self.bytes, self.block), self.block
         return chunk * self.bytes + offset, self.rng.randbytes(size)
 
-    def fill(self, aio, chunks, snapshot_share=0.15, flushes=0.15):
-        """Writes to `chunks`, so many at a time as `aio` can, and again to some of those written before."""
-        todo, written = list(chunks), []
+    def fill(self, aio, chunks, snapshot_share=0.15, flushes=0.15, full=False):
+        """Writes to `chunks`, so many at a time as `aio` can, and again to some of those written before. Returns how many
+        were refused, which they may be if `full`."""
+        todo, written, refused = list(chunks), [], 0
         while todo:
             batch, met = [], set()
             for _ in range(self.rng.randint(1, aio.depth)):
@@ -125,10 +132,11 @@ class Recording:
                 met.add(chunk)
                 where = "snapshot" if self.rng.random() < snapshot_share else "origin"
                 batch.append((where, *self.piece(chunk)))
-            self.write(aio, batch)
+            refused += self.write(aio, batch, full=full)
             written += met
             if self.rng.random() < flushes:
                 self.flush(self.rng.choice(["origin", "snapshot"]) if snapshot_share else "origin")
+        return refused
 
     def mixture(self, count, first=0):
         """Chunks from `first` on in an order that has runs in both directions and scattered ones."""

@@ -211,6 +211,51 @@ def test_failure(record, writer, kind, step):
     lose(record, writer, f"failed {kind}", step, 120, (kind, 1 + step if kind == "flush" else 3 + 5 * step))
 
 
+class Narrow:
+    """The first `size` bytes of a recorded disk, as a device that can be extended."""
+
+    def __init__(self, devices, disk, size):
+        self.disk = disk
+        self.device = devices("narrow", self.table(size))
+        self.path = self.device.path
+
+    def table(self, size):
+        return [(0, size // 512, "linear", f"{self.disk.path} 0")]
+
+    def extend(self, snapshot, size):
+        """As LVM does it."""
+        snapshot.device.suspend()
+        self.device.reload(self.table(size))
+        snapshot.handover()
+
+
+@pytest.mark.rust_core
+@pytest.mark.parametrize("step", ROUNDS)
+def test_kept(record, writer, devices, step):
+    """The COW device is full, again and again: the snapshot is kept and what it has no room for is refused, until the COW
+    device is extended. Crashes in between leave it valid, and of what was refused nothing."""
+    chunks = 96
+    recording = record(8, chunks * 4096, (chunks + 20) * 4096)
+    recording.rng.seed(SEED + step)
+    recording.used_cow()
+    narrow = Narrow(devices, recording.cow, (24 + step) * 4096)
+    recording.create(narrow)
+    recording.snapshot.device.message("overflow keep")
+    aio = writer(12, 4096)
+    order = recording.mixture(chunks)
+    recording.fill(aio, order[:8])
+    for room in (40 + step, 70, chunks + 20):
+        assert recording.fill(aio, order, snapshot_share=0, full=True) > 0
+        assert recording.snapshot.status() == "Overflow"
+        aio.release()
+        narrow.extend(recording.snapshot, room * 4096)
+    recording.fill(aio, order)
+    assert recording.snapshot.usage()[0] == (chunks + 2) * 8
+    recording.close(aio)
+    verifier = Verifier(recording, SEED + step)
+    verifier.run(f"kept, {step}", share(40) // len(ROUNDS), verifier.look_at_snapshot)
+
+
 # chunk sizes in sectors, and one whose COW device is too small, if any
 SEVERAL = [((8, 32), None), ((16, 16, 4), None), ((4, 8, 8, 64), None), ((8, 16, 8), 2)]
 
