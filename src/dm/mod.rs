@@ -36,9 +36,12 @@ pub(crate) mod debugfs;
 mod device;
 pub(crate) mod exception_store;
 mod ffi;
+#[cfg(any(CONFIG_DEBUG_FS, not(under_c_core)))]
 pub(crate) mod global;
 pub(crate) mod io;
 pub(crate) mod message;
+#[cfg(any(CONFIG_DEBUG_FS, not(under_c_core)))]
+pub(crate) mod noio;
 mod signal;
 mod workqueue;
 
@@ -59,8 +62,6 @@ mod bio_list;
 mod irq_lock;
 #[cfg(not(under_c_core))]
 pub(crate) mod kcopyd;
-#[cfg(not(under_c_core))]
-pub(crate) mod noio;
 #[cfg(not(under_c_core))]
 mod owned_device;
 #[cfg(not(under_c_core))]

@@ -2,8 +2,14 @@
 
 //! Being considerate: allocations that start no I/O, and giving way.
 
+#[cfg(not(under_c_core))]
 use super::shim;
 use kernel::types::NotThreadSafe;
+
+extern "C" {
+    fn dm_noio_save() -> u32;
+    fn dm_noio_restore(flags: u32);
+}
 
 /// While it lives, allocations of this thread start no I/O to free memory (`GFP_NOIO`), as is
 /// necessary wherever I/O is waiting for this thread.
@@ -19,7 +25,7 @@ impl NoIo {
     pub(crate) fn new() -> Self {
         Self {
             // SAFETY: It sets a flag of the thread.
-            flags: unsafe { shim::dm_shim_noio_save() },
+            flags: unsafe { dm_noio_save() },
             _this_thread: NotThreadSafe,
         }
     }
@@ -28,23 +34,26 @@ impl NoIo {
 impl Drop for NoIo {
     fn drop(&mut self) {
         // SAFETY: The flags are those of this thread, since `self` cannot be sent to another.
-        unsafe { shim::dm_shim_noio_restore(self.flags) }
+        unsafe { dm_noio_restore(self.flags) }
     }
 }
 
 /// Lets others have the processor if they need it. May sleep.
+#[cfg(not(under_c_core))]
 pub(crate) fn cond_resched() {
     // SAFETY: There are no conditions to fulfil.
     unsafe { shim::dm_shim_cond_resched() }
 }
 
 /// Lets all others go first that are ready to run on this processor. May sleep.
+#[cfg(not(under_c_core))]
 pub(crate) fn give_way() {
     // SAFETY: There are no conditions to fulfil.
     unsafe { shim::dm_shim_yield() }
 }
 
 /// Sleeps for at least `ms` milliseconds.
+#[cfg(not(under_c_core))]
 pub(crate) fn sleep_ms(ms: u32) {
     // SAFETY: There are no conditions to fulfil.
     unsafe { shim::dm_shim_sleep_ms(ms) }
@@ -52,6 +61,7 @@ pub(crate) fn sleep_ms(ms: u32) {
 
 /// Calls `get` until there is the memory that it wants, in a scope where getting it starts no I/O.
 /// Sleeps.
+#[cfg(not(under_c_core))]
 pub(crate) fn until_memory<T, E>(mut get: impl FnMut() -> Result<T, E>) -> T {
     let _noio = NoIo::new();
     loop {

@@ -12,7 +12,6 @@
 #include <linux/device-mapper.h>
 #include <linux/dm-kcopyd.h>
 #include <linux/module.h>
-#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
@@ -398,16 +397,6 @@ void dm_shim_wait_event(wait_queue_head_t *queue, bool (*met)(void *context), vo
 void dm_shim_wake_up_all(wait_queue_head_t *queue)
 {
 	wake_up_all(queue);
-}
-
-unsigned int dm_shim_noio_save(void)
-{
-	return memalloc_noio_save();
-}
-
-void dm_shim_noio_restore(unsigned int flags)
-{
-	memalloc_noio_restore(flags);
 }
 
 void dm_shim_yield(void)

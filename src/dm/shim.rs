@@ -188,8 +188,6 @@ extern "C" {
         context: *mut c_void,
     );
     pub(super) fn dm_shim_wake_up_all(queue: *mut bindings::wait_queue_head_t);
-    pub(super) fn dm_shim_noio_save() -> c_uint;
-    pub(super) fn dm_shim_noio_restore(flags: c_uint);
     pub(super) fn dm_shim_cond_resched();
     pub(super) fn dm_shim_yield();
     pub(super) fn dm_shim_sleep_ms(ms: c_uint);

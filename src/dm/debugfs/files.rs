@@ -3,7 +3,10 @@
 //! The files, on a kernel that has debugfs.
 
 use super::Show;
-use crate::dm::global::global_mutex;
+use crate::dm::{
+    global::global_mutex,
+    noio::NoIo, //
+};
 use core::fmt;
 use core::ptr::{
     null,
@@ -40,6 +43,9 @@ impl Shown {
     /// Makes the file. Where debugfs has something of that name, or may not be used, there will be
     /// none, and only the log says so. Sleeps.
     pub(crate) fn new<T: Show>(name: fmt::Arguments<'_>, shown: T) -> Result<Self> {
+        // Who makes another may have suspended a device: getting memory with a lock held must not wait
+        // for that.
+        let _noio = NoIo::new();
         let name = CString::try_from_fmt(name)?;
         let shown: KBox<dyn Show> = KBox::new(shown, GFP_KERNEL)?;
         let shown = KBox::new(shown, GFP_KERNEL)?;
