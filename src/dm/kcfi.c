@@ -35,6 +35,8 @@ void *const Request__over_used = Request__over;
 
 TYPE(files__open__optional, int, (struct inode *, struct file *));
 TYPE(files__show__optional, int, (struct seq_file *, void *));
+TYPE(files__read__optional, ssize_t, (struct file *, char __user *, size_t, loff_t *));
+TYPE(files__lseek__optional, loff_t, (struct file *, loff_t, int));
 
 TYPE(call__add_exception, int, (void *, chunk_t, chunk_t));
 TYPE(call__commit_callback, void, (void *, int));

@@ -32,3 +32,5 @@ TYPE(CopyOf__copied, dm_kcopyd_notify_fn);
 
 TYPE(files__open__optional, int (*)(struct inode *, struct file *));
 TYPE(files__show__optional, int (*)(struct seq_file *, void *));
+TYPE(files__read__optional, ssize_t (*)(struct file *, char __user *, size_t, loff_t *));
+TYPE(files__lseek__optional, loff_t (*)(struct file *, loff_t, int));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The events of the targets, below events/dm_snapshot/ of tracefs. Devices are major:minor; "old"
- * numbers chunks of the origin, "new" those of the COW device.
+ * numbers chunks of the origin, "new" those of the COW device. Names of events are the whole kernel's.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM dm_snapshot
@@ -14,7 +14,7 @@
 #include <linux/tracepoint.h>
 
 /* Chunks are to become exceptions; "sectors" of the origin are copied for that. */
-TRACE_EVENT(exception_start,
+TRACE_EVENT(snap_exception_start,
 	TP_PROTO(dev_t origin, dev_t cow, u64 old, u64 new, u64 chunks, u64 sectors),
 	TP_ARGS(origin, cow, old, new, chunks, sectors),
 	TP_STRUCT__entry(
@@ -39,7 +39,7 @@ TRACE_EVENT(exception_start,
 		  __entry->old, __entry->new, __entry->chunks, __entry->sectors)
 );
 
-DECLARE_EVENT_CLASS(exceptions,
+DECLARE_EVENT_CLASS(snap_exceptions,
 	TP_PROTO(dev_t origin, dev_t cow, u64 old, u64 new, u64 chunks, bool good),
 	TP_ARGS(origin, cow, old, new, chunks, good),
 	TP_STRUCT__entry(
@@ -65,19 +65,19 @@ DECLARE_EVENT_CLASS(exceptions,
 );
 
 /* They are on the COW device, or could not be copied. */
-DEFINE_EVENT(exceptions, copied,
+DEFINE_EVENT(snap_exceptions, snap_copied,
 	TP_PROTO(dev_t origin, dev_t cow, u64 old, u64 new, u64 chunks, bool good),
 	TP_ARGS(origin, cow, old, new, chunks, good)
 );
 
 /* Their records are on stable storage, or never will be. */
-DEFINE_EVENT(exceptions, durable,
+DEFINE_EVENT(snap_exceptions, snap_durable,
 	TP_PROTO(dev_t origin, dev_t cow, u64 old, u64 new, u64 chunks, bool good),
 	TP_ARGS(origin, cow, old, new, chunks, good)
 );
 
 /* A merge has cleared the records of so many exceptions, or could not. */
-TRACE_EVENT(merge_batch,
+TRACE_EVENT(snap_merge_batch,
 	TP_PROTO(dev_t origin, dev_t cow, u32 exceptions, bool good),
 	TP_ARGS(origin, cow, exceptions, good),
 	TP_STRUCT__entry(
@@ -99,7 +99,7 @@ TRACE_EVENT(merge_batch,
 );
 
 /* The COW device is full; the snapshot is kept, or becomes invalid. */
-TRACE_EVENT(overflow,
+TRACE_EVENT(snap_overflow,
 	TP_PROTO(dev_t origin, dev_t cow, u64 sectors, bool kept),
 	TP_ARGS(origin, cow, sectors, kept),
 	TP_STRUCT__entry(
@@ -121,7 +121,7 @@ TRACE_EVENT(overflow,
 );
 
 /* The snapshot is invalid from now on: it is full, or I/O failed. */
-TRACE_EVENT(drop,
+TRACE_EVENT(snap_drop,
 	TP_PROTO(dev_t origin, dev_t cow, bool full),
 	TP_ARGS(origin, cow, full),
 	TP_STRUCT__entry(

@@ -194,13 +194,13 @@ impl OriginUse {
             .find(|entry| entry.device == id)
             .ok_or(ENODEV)?;
         entry.users += 1;
-        let is_first = entry.users == 1;
+        let is_hidden = entry.shown.is_none();
         let this = Self {
             device: id,
             origin: entry.origin.lease(),
         };
         drop(origins);
-        if is_first {
+        if is_hidden {
             this.show(device);
         }
         Ok(this)
@@ -213,9 +213,14 @@ impl OriginUse {
         };
         let shown = Shown::new(format_args!("origin-{device}"), origin).ok();
         let Some(mut origins) = lock() else { return };
-        if let Some(entry) = origins.iter_mut().find(|e| e.device == self.device) {
-            entry.shown = shown;
-        }
+        let mut entry = origins.iter_mut().find(|e| e.device == self.device);
+        // Somebody else may have been as quick; what is left over goes without the lock.
+        let left = match &mut entry {
+            Some(entry) if entry.shown.is_none() => core::mem::replace(&mut entry.shown, shown),
+            _ => shown,
+        };
+        drop(origins);
+        drop(left);
     }
 
     /// The origin.
@@ -227,6 +232,13 @@ impl OriginUse {
 impl Drop for OriginUse {
     fn drop(&mut self) {
         self.origin = None;
+        // What is seen goes before the registry forgets it, since another of that name may come; and without
+        // the lock, since that waits for those who look.
+        let shown = lock().and_then(|mut origins| {
+            let mut last = origins.iter_mut().filter(|e| e.users == 1);
+            last.find(|e| e.device == self.device)?.shown.take()
+        });
+        drop(shown);
         let Some(mut origins) = lock() else {
             return;
         };

@@ -840,8 +840,10 @@ impl Completion for Recorded {
             return;
         }
         let item = &self.item;
-        let traced = self.snapshot.traced;
-        traced.durable(item.first(), item.chunks, success);
+        if !item.given_up {
+            let traced = self.snapshot.traced;
+            traced.durable(item.first(), item.chunks, success);
+        }
         if !success {
             self.snapshot.invalidate_failed();
         }

@@ -26,15 +26,16 @@ const MAX_WAITING: usize = 1024;
 /// The records, and the completions that wait for them to be written.
 pub(super) struct Commits<D> {
     pub(super) committer: Committer,
-    /// Each set has all the room that it may need, so that a commit needs no memory.
-    waiting: Rounds<KVec<D>>,
+    /// Each set has all the room that it may need, so that a commit needs no memory. That can be more than
+    /// there is in one piece.
+    waiting: Rounds<KVVec<D>>,
 }
 
 impl<D: Completion> Commits<D> {
     /// Adds to the records of `committer`, of which `per_area` fit an area. May sleep.
     pub(super) fn new(committer: Committer, per_area: u32) -> Result<Self> {
         let capacity = MAX_WAITING.min(per_area as usize);
-        let set = || KVec::with_capacity(capacity, GFP_KERNEL);
+        let set = || KVVec::with_capacity(capacity, GFP_KERNEL);
         Ok(Self {
             committer,
             waiting: Rounds::new(set()?, set()?),
@@ -77,7 +78,7 @@ impl<D: Completion> Commits<D> {
     }
 
     /// Takes back what [`Outcome::complete`] returned.
-    pub(super) fn put_back(&mut self, set: Option<KVec<D>>) {
+    pub(super) fn put_back(&mut self, set: Option<KVVec<D>>) {
         if let Some(set) = set {
             self.waiting.put_back(set);
         }
@@ -92,7 +93,7 @@ pub(super) struct Outcome<D> {
     /// Records in the list now.
     pub(super) records: u64,
     /// The completions to run.
-    due: Option<KVec<D>>,
+    due: Option<KVVec<D>>,
     /// This commit's completion, if no set had room for it.
     alone: Option<D>,
 }
@@ -101,12 +102,12 @@ impl<D: Completion> Outcome<D> {
     /// How many commits there are.
     pub(super) fn commits(&self) -> u64 {
         // CAST: Lossless, a `usize` has at most 64 bits.
-        (self.due.as_ref().map_or(0, KVec::len) + usize::from(self.alone.is_some())) as u64
+        (self.due.as_ref().map_or(0, KVVec::len) + usize::from(self.alone.is_some())) as u64
     }
 
     /// Runs the completions; returns their set, emptied. To be called with no lock held.
-    pub(super) fn complete(mut self) -> Option<KVec<D>> {
-        for done in self.due.iter_mut().flat_map(KVec::drain_all) {
+    pub(super) fn complete(mut self) -> Option<KVVec<D>> {
+        for done in self.due.iter_mut().flat_map(KVVec::drain_all) {
             done.complete(self.success);
         }
         if let Some(done) = self.alone {

@@ -114,6 +114,7 @@ impl Drop for Parent {
             return;
         };
         directory.users -= 1;
+        let _noio = NoIo::new();
         if directory.users == 0 {
             // SAFETY: It is what `debugfs_create_dir()` returned, and nobody uses it any more: by the
             // type's invariant all uses are counted.
@@ -164,6 +165,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        let _noio = NoIo::new();
         // SAFETY: By the type's invariant it is what `debugfs_create_dir()` returned. This removes the
         // file in it as well, and waits until none of its operations runs, `release` excepted; none
         // begins any more.
@@ -188,8 +190,8 @@ extern "C" {
 static OPERATIONS: Operations = Operations(bindings::file_operations {
     owner: Opaque::cast_into(&raw const __this_module),
     open: Some(open),
-    read: Some(bindings::seq_read),
-    llseek: Some(bindings::seq_lseek),
+    read: Some(read),
+    llseek: Some(lseek),
     release: Some(bindings::single_release),
     ..zeroed()
 });
@@ -201,9 +203,40 @@ static OPERATIONS: Operations = Operations(bindings::file_operations {
 unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: The inode is valid. debugfs put the pointer that it was given there.
     let shown = unsafe { (*inode).i_private };
+    // Who removes the file waits for this.
+    let _noio = NoIo::new();
     // SAFETY: `file` is being opened. `show` gets a file whose `private` is what it expects: debugfs
     // lets no operation begin after the file was removed.
     unsafe { bindings::single_open(file, Some(show), shown) }
+}
+
+/// # Safety
+///
+/// As for `seq_read()`: `file` must be one that `open` opened, and the others what `read()` was called with.
+unsafe extern "C" fn read(
+    file: *mut bindings::file,
+    to: *mut c_char,
+    size: usize,
+    at: *mut bindings::loff_t,
+) -> isize {
+    // Who removes the file waits for this.
+    let _noio = NoIo::new();
+    // SAFETY: The caller vouches for it.
+    unsafe { bindings::seq_read(file, to, size, at) }
+}
+
+/// # Safety
+///
+/// As for `seq_lseek()`: `file` must be one that `open` opened.
+unsafe extern "C" fn lseek(
+    file: *mut bindings::file,
+    offset: bindings::loff_t,
+    whence: c_int,
+) -> bindings::loff_t {
+    // Who removes the file waits for this.
+    let _noio = NoIo::new();
+    // SAFETY: The caller vouches for it.
+    unsafe { bindings::seq_lseek(file, offset, whence) }
 }
 
 /// # Safety

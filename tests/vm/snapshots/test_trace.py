@@ -13,7 +13,7 @@ CORES = ["rust"]
 GUEST = "snapshots"
 CHUNK = 8
 BYTES = CHUNK * 512
-EVENTS = {"exception_start", "copied", "durable", "merge_batch", "overflow", "drop"}
+EVENTS = {"snap_exception_start", "snap_copied", "snap_durable", "snap_merge_batch", "snap_overflow", "snap_drop"}
 
 
 def fields(text):
@@ -50,12 +50,12 @@ def test_an_exception_from_its_beginning_to_its_record(events, origin, disk):
         both = devices(volume, snap)
         one, many = {"old": 3, "new": 2, "chunks": 1}, {"old": 100, "new": 3, "chunks": 4}
         assert [event for event in found if event["cow"] == snap.cow.number] == [
-            {"event": "exception_start", **both, **one, "sectors": CHUNK},
-            {"event": "copied", **both, **one, "good": 1},
-            {"event": "durable", **both, **one, "good": 1},
-            {"event": "exception_start", **both, **many, "sectors": 4 * CHUNK},
-            {"event": "copied", **both, **many, "good": 1},
-            {"event": "durable", **both, **many, "good": 1},
+            {"event": "snap_exception_start", **both, **one, "sectors": CHUNK},
+            {"event": "snap_copied", **both, **one, "good": 1},
+            {"event": "snap_durable", **both, **one, "good": 1},
+            {"event": "snap_exception_start", **both, **many, "sectors": 4 * CHUNK},
+            {"event": "snap_copied", **both, **many, "good": 1},
+            {"event": "snap_durable", **both, **many, "good": 1},
         ]
         records = [(old, new) for old, new in cow.Cow(snap.cow.read()).check()]
         assert records == [(3, 2)] + [(100 + n, 3 + n) for n in range(4)]
@@ -71,9 +71,9 @@ def test_whole_chunks_are_not_copied(events, snapshot):
     disks.write(snap.path, 7 * BYTES, b"\x11" * 2 * BYTES)
     chunks = {**devices(volume, snap), "old": 7, "new": 2, "chunks": 2}
     assert events() == [
-        {"event": "exception_start", **chunks, "sectors": 0},
-        {"event": "copied", **chunks, "good": 1},
-        {"event": "durable", **chunks, "good": 1},
+        {"event": "snap_exception_start", **chunks, "sectors": 0},
+        {"event": "snap_copied", **chunks, "good": 1},
+        {"event": "snap_durable", **chunks, "good": 1},
     ]
 
 
@@ -89,7 +89,7 @@ def test_a_merge(events, snapshot):
     found = events()
     assert found and sum(event["exceptions"] for event in found) == 100
     for event in found:
-        assert event == {"event": "merge_batch", **both, "exceptions": event["exceptions"], "good": 1}
+        assert event == {"event": "snap_merge_batch", **both, "exceptions": event["exceptions"], "good": 1}
     volume.snapshots.clear()
 
 
@@ -104,10 +104,10 @@ def test_one_that_is_full(events, snapshot, kept):
         except OSError:
             assert kept
     both = devices(volume, snap)
-    expected = [{"event": "overflow", **both, "sectors": 20 * CHUNK, "kept": int(kept)}]
+    expected = [{"event": "snap_overflow", **both, "sectors": 20 * CHUNK, "kept": int(kept)}]
     if not kept:
-        expected.append({"event": "drop", **both, "full": 1})
-    assert [event for event in events() if event["event"] in ("overflow", "drop")] == expected
+        expected.append({"event": "snap_drop", **both, "full": 1})
+    assert [event for event in events() if event["event"] in ("snap_overflow", "snap_drop")] == expected
 
 
 def test_one_that_cannot_be_written(events, origin, mapped):
@@ -120,9 +120,9 @@ def test_one_that_cannot_be_written(events, origin, mapped):
     disks.write(volume.path, 0, b"\x11" * 512)
     chunk = {**devices(volume, snap), "old": 0, "new": 2, "chunks": 1}
     assert events() == [
-        {"event": "exception_start", **chunk, "sectors": CHUNK},
-        {"event": "copied", **chunk, "good": 0},
-        {"event": "durable", **chunk, "good": 0},
-        {"event": "drop", **devices(volume, snap), "full": 0},
+        {"event": "snap_exception_start", **chunk, "sectors": CHUNK},
+        {"event": "snap_copied", **chunk, "good": 0},
+        {"event": "snap_durable", **chunk, "good": 0},
+        {"event": "snap_drop", **devices(volume, snap), "full": 0},
     ]
     volume.deactivate()
