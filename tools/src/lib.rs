@@ -15,6 +15,7 @@
 #[allow(missing_docs)]
 pub mod format;
 
+pub mod active;
 pub mod buffer;
 pub mod check;
 pub mod commands;
@@ -26,12 +27,14 @@ pub mod duplicates;
 pub mod error;
 pub mod export;
 pub mod extents;
+pub mod figures;
 pub mod growable;
 pub mod guess;
 pub mod identity;
 pub mod in_order;
 pub mod interrupt;
 pub mod lvm;
+pub mod mapper;
 pub mod merge;
 pub mod output;
 pub mod repair;
@@ -45,5 +48,6 @@ pub mod stat;
 pub mod stream;
 pub mod threads;
 pub mod units;
+pub mod waits;
 
 pub use error::{Error, Result};

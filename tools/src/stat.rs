@@ -175,44 +175,6 @@ impl Live {
     }
 }
 
-/// Asks device-mapper for the snapshot called `name`.
-#[cfg(feature = "live")]
-pub fn live(name: &str) -> Result<Live> {
-    use crate::error::Error;
-    use devicemapper::{DevId, DmFlags, DmName, DmOptions, DM};
-
-    let refused = |what: &dyn std::fmt::Display| Error::Refused(format!("{name}: {what}"));
-    let dm = DM::new().map_err(|e| refused(&e))?;
-    let id = DmName::new(name).map_err(|e| refused(&e))?;
-    let ask = |flags| {
-        let options = DmOptions::default().set_flags(flags);
-        dm.table_status(&DevId::Name(id), options)
-            .map_err(|e| refused(&e))
-    };
-    let is_snapshot = |target: &str| target == "snapshot" || target == "snapshot-merge";
-    let (_, status) = ask(DmFlags::DM_NOFLUSH)?;
-    let (_, table) = ask(DmFlags::DM_STATUS_TABLE)?;
-    let line = |lines: Vec<(u64, u64, String, String)>| {
-        lines
-            .into_iter()
-            .find(|(_, _, target, _)| is_snapshot(target))
-            .map(|(.., line)| line)
-    };
-    match (line(status), line(table)) {
-        (Some(status), Some(table)) => Ok(Live::parse(&status, &table)),
-        _ => Err(refused(&"it is no snapshot")),
-    }
-}
-
-/// Says that this program cannot ask device-mapper.
-#[cfg(not(feature = "live"))]
-pub fn live(name: &str) -> Result<Live> {
-    Err(crate::error::Error::Refused(format!(
-        "{name}: there is no such file, and this program was built without asking device-mapper; \
-         install it with --features live for the name of an active snapshot"
-    )))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ mod check;
 mod delta;
 mod dump;
 mod export;
+mod figures;
 mod generate;
 mod manual;
 mod merge;

@@ -2,15 +2,18 @@
 
 //! `snap_stat`
 
+use super::figures::figures_json;
 use super::size::lvm_chunk;
 use super::Tool;
+use crate::active::{active, Active};
 use crate::cow::{Cow, Origin};
 use crate::device::Access;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
+use crate::mapper::Mapper;
 use crate::report::Report;
-use crate::stat::{live, stat, Live, Stat as Found, Usage};
+use crate::stat::{stat, Live, Stat as Found, Usage};
 use crate::units::Units;
 use clap::Args;
 use serde_json::{json, Value};
@@ -44,8 +47,9 @@ Tells what is used and free, the share of metadata, how long the runs of records
 other chunk sizes would have cost for the same writes to the origin. The advice is the largest \
 chunk size that would have taken at most a tenth more space: larger chunks mean fewer copies.
 
-Of an active snapshot, given by its device-mapper name, only the sizes are known; a path that \
-exists is taken for a COW device.";
+Of an active snapshot, given by its device-mapper name, the sizes are known, and what its target \
+counts (dmsetup message NAME 0 stats), which the kernel's own does not; a path that exists is taken \
+for a COW device.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_stat /dev/vg/cow
@@ -59,13 +63,15 @@ EXAMPLES
         let path = &self.input;
         let name = path.to_str().filter(|name| !name.contains('/'));
         if let Some(name) = name.filter(|_| !path.exists()) {
-            let live = live(name)?;
+            let mapper = Mapper::open()
+                .map_err(|e| Error::Refused(format!("{name}: there is no such file, and {e}")))?;
+            let active = active(&mapper, name)?;
             if self.json {
-                report.json(&live_json(&live));
+                report.json(&active_json(&active));
             } else {
-                tell_live(&live, self.units, report);
+                tell_active(&active, self.units, report);
             }
-            return Ok(matches!(live, Live::Active(_)));
+            return Ok(matches!(active.state, Live::Active(_)));
         }
         let named = volumes.cow(path)?;
         let cow = Cow::open(&named.cow, Access::Read, Origin::UNKNOWN)?;
@@ -160,28 +166,47 @@ fn to_json(found: &Found) -> Value {
     object
 }
 
-fn tell_live(live: &Live, units: Units, report: &Report) {
-    match live {
+fn tell_active(active: &Active, units: Units, report: &Report) {
+    match &active.state {
         Live::Active(usage) => tell_usage(usage, units, report),
         Live::Other(status) => report.line(format_args!("status: {status}")),
     }
+    let Some(figures) = &active.figures else {
+        return;
+    };
+    report.line("counted by the target:");
+    for (name, number) in figures.numbers() {
+        report.line(format_args!("  {name:<24}{number:>16}"));
+    }
+    for bucket in figures.waits().buckets() {
+        let what = match bucket.below.microseconds() {
+            Some(bound) => format!("waits below {bound} us"),
+            None => "longer waits".into(),
+        };
+        report.line(format_args!("  {what:<24}{:>16}", bucket.count));
+    }
 }
 
-fn live_json(live: &Live) -> Value {
-    match live {
+fn active_json(active: &Active) -> Value {
+    let mut object = match &active.state {
         Live::Active(usage) => {
             let mut object = usage_json(usage);
             object["status"] = "active".into();
             object
         }
         Live::Other(status) => json!({ "status": status }),
+    };
+    if let Value::Object(object) = &mut object {
+        object.append(&mut figures_json(active.figures.as_ref()));
     }
+    object
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::commands::generate::SCHEMA;
+    use crate::figures::Figures;
 
     /// Whether the schema has `value` as what it calls `definition`.
     fn is_valid(definition: &str, value: &Value) -> bool {
@@ -193,11 +218,30 @@ mod tests {
 
     #[test]
     fn active_snapshots_are_as_the_schema_has_them() {
-        let active = live_json(&Live::parse("7808/16777216 32", "254:1 254:2 P 8"));
-        assert_eq!(active["used"], 7808);
-        assert!(is_valid("stat_active", &active), "{active}");
-        let other = live_json(&Live::parse("Merge failed", "254:1 254:2 P 8"));
-        assert!(is_valid("stat_other", &other), "{other}");
-        assert!(!is_valid("stat_active", &other) && !is_valid("stat_other", &active));
+        let json_of = |status: &str, answer: &str| {
+            active_json(&Active {
+                name: "snap".into(),
+                start: 0,
+                disk: None,
+                cow_number: "254:2".into(),
+                origin_number: "254:1".into(),
+                origin: "origin".into(),
+                merging: false,
+                chunk_size: 8,
+                state: Live::parse(status, "254:1 254:2 P 8"),
+                figures: Figures::parse(answer),
+            })
+        };
+        for answer in ["", "exceptions 5\nwaits_below_64_us 5\nwaits_longer 1\n"] {
+            let active = json_of("7808/16777216 32", answer);
+            assert_eq!(active["used"], 7808);
+            assert!(is_valid("stat_active", &active), "{active}");
+            let other = json_of("Merge failed", answer);
+            assert!(is_valid("stat_other", &other), "{other}");
+            assert!(!is_valid("stat_active", &other) && !is_valid("stat_other", &active));
+        }
+        let told = json_of("7808/16777216 32", "exceptions 5\nwaits_longer 1\n");
+        assert_eq!(told["figures"], json!({ "exceptions": 5 }));
+        assert_eq!(told["waits"], json!([{ "below_us": null, "count": 1 }]));
     }
 }
