@@ -47,6 +47,7 @@ pub mod snapshot;
 pub mod stat;
 pub mod stream;
 pub mod threads;
+pub mod top;
 pub mod units;
 pub mod waits;
 

@@ -33,28 +33,14 @@ impl Units {
     /// `sectors` in this unit, to be shown.
     pub fn show(self, sectors: u64) -> Shown {
         let bytes = u128::from(sectors) * u128::from(SECTOR_BYTES);
-        let base = if self.0.is_ascii_uppercase() {
-            1000
-        } else {
-            1024
-        };
-        let power = match self.0 {
-            'b' => 0,
-            's' => {
-                return Shown {
-                    bytes,
-                    unit: SECTOR_BYTES.into(),
-                    name: "sectors".into(),
-                }
-            }
-            'h' | 'H' => (1..=LETTERS.len())
-                .rev()
-                .find(|power| bytes >= u128::pow(base, *power as u32))
-                .unwrap_or(0),
-            letter => LETTERS
-                .find(letter.to_ascii_lowercase())
-                .map_or(0, |at| at + 1),
-        };
+        if self.0 == 's' {
+            return Shown {
+                bytes,
+                unit: SECTOR_BYTES.into(),
+                name: "sectors".into(),
+            };
+        }
+        let (base, power) = (self.base(), self.power(bytes));
         let name = match LETTERS.as_bytes().get(power.wrapping_sub(1)) {
             None => "B".into(),
             Some(letter) if base == 1000 && *letter == b'k' => "kB".into(),
@@ -67,6 +53,50 @@ impl Units {
             bytes,
             unit: u128::pow(base, power as u32),
             name,
+        }
+    }
+
+    /// `bytes` in this unit in few columns, as LVM has it: `4k`, `12.3g`, with a capital letter for
+    /// powers of 1000. A unit that fits takes five columns at most.
+    pub fn short(self, bytes: u128) -> String {
+        let (base, power) = (self.base(), self.power(bytes));
+        let (unit, letter) = match (self.0, LETTERS.as_bytes().get(power.wrapping_sub(1))) {
+            ('s', _) => (SECTOR_BYTES.into(), 's'),
+            (_, None) => (1, 'b'),
+            (_, Some(letter)) => (u128::pow(base, power as u32), char::from(*letter)),
+        };
+        let letter = match base {
+            1000 => letter.to_ascii_uppercase(),
+            _ => letter,
+        };
+        let (whole, tenths) = (bytes / unit, bytes % unit * 10 / unit);
+        match whole {
+            0..=99 if bytes % unit != 0 => format!("{whole}.{tenths}{letter}"),
+            _ => format!("{whole}{letter}"),
+        }
+    }
+
+    /// What the powers are of.
+    fn base(self) -> u128 {
+        if self.0.is_ascii_uppercase() {
+            1000
+        } else {
+            1024
+        }
+    }
+
+    /// Which power of the base stands for the unit; the largest that fits `bytes`, where none was
+    /// asked for.
+    fn power(self, bytes: u128) -> usize {
+        match self.0 {
+            'b' | 's' => 0,
+            'h' | 'H' => (1..=LETTERS.len())
+                .rev()
+                .find(|power| bytes >= u128::pow(self.base(), *power as u32))
+                .unwrap_or(0),
+            letter => LETTERS
+                .find(letter.to_ascii_lowercase())
+                .map_or(0, |at| at + 1),
         }
     }
 }
@@ -194,7 +224,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn shows_in_few_columns() {
+        let short = |unit: &str, bytes| Units::parse(unit).unwrap().short(bytes);
+        assert_eq!(short("h", 0), "0b");
+        assert_eq!(short("h", 512), "512b");
+        assert_eq!(short("h", 4096), "4k");
+        assert_eq!(short("h", 1536), "1.5k");
+        assert_eq!(short("h", 1024 * 1024 - 1), "1023k");
+        assert_eq!(short("h", 100 * 1024 + 1), "100k");
+        assert_eq!(short("h", 99 * 1024 + 1023), "99.9k");
+        assert_eq!(short("H", 99_990), "99.9K");
+        assert_eq!(short("s", 4096), "8s");
+        assert_eq!(short("b", 4096), "4096b");
+        assert_eq!(short("g", 4096), "0.0g");
+        assert_eq!(short("M", 4_000_000), "4M");
+    }
+
     proptest! {
+        #[test]
+        fn a_unit_that_fits_takes_five_columns(bytes in any::<u64>(), shift in 0_u32..64) {
+            for unit in ["h", "H"] {
+                let shown = Units::parse(unit).unwrap().short(u128::from(bytes >> shift));
+                prop_assert!(shown.len() <= 5, "{}", shown);
+            }
+        }
+
         #[test]
         fn what_is_shown_whole_reads_the_same(number in any::<u64>(), shift in 0_u32..64) {
             let size = number >> shift;

@@ -91,7 +91,8 @@ fn pages_and_completions_name_every_option() {
         .status();
     assert!(links.unwrap().success());
     for name in [
-        "check", "dump", "restore", "repair", "export", "merge", "delta", "stat",
+        "check", "dump", "restore", "repair", "export", "merge", "delta", "stat", "rmap", "size",
+        "top",
     ] {
         let name = format!("snap_{name}");
         let help = ok(Command::new(dir.path().join(&name)).arg("--help")).stdout;
@@ -158,7 +159,7 @@ fn pages_have_sections_and_name_only_pages_that_there_are() {
             assert!(exists || elsewhere.contains(&word), "{word} in {name}");
         }
     }
-    assert_eq!(pages, 11);
+    assert_eq!(pages, 12);
     let page = std::fs::read_to_string(dir.path().join("snap_export.8")).unwrap();
     // Options have their values.
     assert!(

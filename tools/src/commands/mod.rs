@@ -16,6 +16,7 @@ mod restore;
 mod rmap;
 mod size;
 mod stat;
+mod top;
 
 use crate::cow::Origin;
 use crate::device::{Access, Device};
@@ -74,6 +75,8 @@ trait Tool: Args {
     const LONG_ABOUT: &'static str;
     /// Examples and what else the manual page says at its end.
     const EXTRA: &'static str;
+    /// What the manual page says of LVM's names.
+    const NAMES: &'static str = LVM;
 
     /// Whether messages are suppressed.
     fn quiet(&self) -> bool;
@@ -108,6 +111,7 @@ const TOOLS: &[Entry] = &[
     entry::<stat::Stat>(),
     entry::<rmap::Rmap>(),
     entry::<size::Size>(),
+    entry::<top::Top>(),
 ];
 
 const fn entry<T: Tool>() -> Entry {
@@ -122,8 +126,9 @@ fn command<T: Tool>() -> Command {
     let command = Command::new(T::NAME)
         .version(VERSION)
         .after_long_help(format!(
-            "{}\n\n{LVM}\n\n{SIZES}\n\n{JSON}\n\n{EXIT_STATUS}",
-            T::EXTRA
+            "{}\n\n{}\n\n{SIZES}\n\n{JSON}\n\n{EXIT_STATUS}",
+            T::EXTRA,
+            T::NAMES
         ));
     // The description comes last: it would else be that of the options.
     T::augment_args(command).about(T::ABOUT).long_about(format!(
