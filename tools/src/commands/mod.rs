@@ -10,7 +10,6 @@ mod figures;
 mod generate;
 mod manual;
 mod merge;
-mod pair;
 mod repair;
 mod restore;
 mod rmap;
