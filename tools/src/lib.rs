@@ -31,7 +31,6 @@ pub mod figures;
 pub mod growable;
 pub mod guess;
 pub mod identity;
-pub mod in_order;
 pub mod interrupt;
 pub mod lvm;
 pub mod mapper;

@@ -3,6 +3,7 @@
 //! Writes a snapshot's content to an image.
 
 mod image;
+mod in_order;
 mod plan;
 pub(crate) mod state;
 
@@ -10,7 +11,6 @@ use crate::buffer::{is_zero, AlignedBuf};
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
-use crate::in_order::InOrder;
 use crate::interrupt::Interrupt;
 use crate::output::{Kind, Output};
 use crate::report::Report;
@@ -18,6 +18,7 @@ use crate::snapshot::Snapshot;
 use crate::stream::Stream;
 use crate::threads::{share, Stop};
 use image::Image;
+use in_order::InOrder;
 use plan::{Plan, Task, What};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
