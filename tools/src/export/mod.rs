@@ -5,7 +5,7 @@
 mod image;
 mod in_order;
 mod plan;
-pub(crate) mod state;
+mod state;
 
 use crate::buffer::{is_zero, AlignedBuf};
 use crate::device::{Access, Device};
@@ -614,7 +614,7 @@ impl Target {
 }
 
 /// Removes the file `path`, if there is one.
-pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
+fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(file_error(path, "remove")(e)),
         _ => Ok(()),
@@ -664,7 +664,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Refuses a state that would not be a file, or would be what `state` must not be.
-pub(crate) fn refuse_no_file(state: &Output) -> Result<()> {
+fn refuse_no_file(state: &Output) -> Result<()> {
     match state.kind()? {
         Kind::Missing | Kind::File => Ok(()),
         _ => Err(Error::Refused(format!(

@@ -73,7 +73,7 @@ impl State {
 }
 
 /// Writes the file `path`, durably and at once.
-pub fn write_durably(path: &Path, text: &[u8]) -> Result<()> {
+fn write_durably(path: &Path, text: &[u8]) -> Result<()> {
     let failed = |source| file_error(path, "write")(source);
     let directory = Output::new(path, true).directory().to_owned();
     let mut file = tempfile::Builder::new()
