@@ -20,9 +20,20 @@ use serde::Deserialize;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// The chunk sizes that LVM's snapshots may have, in sectors.
+pub const CHUNK_SECTORS: RangeInclusive<u32> = 8..=1024;
+
+/// The chunk size as `lvcreate -c` takes it, if LVM has chunks of that size.
+pub fn chunk_option(sectors: u32) -> Option<String> {
+    CHUNK_SECTORS
+        .contains(&sectors)
+        .then(|| format!("{}k", sectors / 2))
+}
 
 /// A volume group and a logical volume in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

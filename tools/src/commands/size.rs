@@ -5,7 +5,7 @@
 use super::{OriginArgs, Tool};
 use crate::error::{Error, Result};
 use crate::format::ChunkSize;
-use crate::lvm::Volumes;
+use crate::lvm::{chunk_option, Volumes};
 use crate::report::Report;
 use crate::sizing::Need;
 use crate::units::{chunk_sectors, sectors, Units};
@@ -135,17 +135,10 @@ EXAMPLES
         ));
         report.line(format_args!("metadata    {}", show(need.metadata())));
         report.line(format_args!("COW device  {}", show(need.total())));
-        if let Some(chunk) = lvm_chunk(need.chunk_sectors) {
+        if let Some(chunk) = chunk_option(need.chunk_sectors) {
             let kib = need.total().div_ceil(2);
             report.line(format_args!("lvcreate -s -c {chunk} -L {kib}k"));
         }
         Ok(true)
     }
-}
-
-/// The chunk size as `lvcreate -c` takes it, if LVM has chunks of that size.
-pub fn lvm_chunk(sectors: u32) -> Option<String> {
-    (8..=1024)
-        .contains(&sectors)
-        .then(|| format!("{}k", sectors / 2))
 }

@@ -3,14 +3,13 @@
 //! `snap_stat`
 
 use super::figures::figures_json;
-use super::size::lvm_chunk;
 use super::Tool;
 use crate::active::{active, Active};
 use crate::cow::{Cow, Origin};
 use crate::device::Access;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::lvm::Volumes;
+use crate::lvm::{chunk_option, Volumes, CHUNK_SECTORS};
 use crate::mapper::Mapper;
 use crate::report::Report;
 use crate::stat::{stat, Live, Stat as Found, Usage};
@@ -136,12 +135,15 @@ fn tell(found: &Found, units: Units, report: &Report) {
     }
     let advice = found.advice();
     let shown = units.show(advice.into());
-    // LVM's own bounds.
-    let paste = lvm_chunk(advice.clamp(8, 1024)).unwrap_or_default();
-    report.line(match advice {
-        8..=1024 => format!("advice: chunk size {shown}: lvcreate -s -c {paste}"),
-        _ => format!("advice: chunk size {shown}, or as near as LVM can: lvcreate -s -c {paste}"),
-    });
+    let nearest = advice.clamp(*CHUNK_SECTORS.start(), *CHUNK_SECTORS.end());
+    let paste = chunk_option(nearest).unwrap_or_default();
+    let or_near = match nearest == advice {
+        true => "",
+        false => ", or as near as LVM can",
+    };
+    report.line(format_args!(
+        "advice: chunk size {shown}{or_near}: lvcreate -s -c {paste}"
+    ));
 }
 
 fn to_json(found: &Found) -> Value {
