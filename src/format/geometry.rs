@@ -158,9 +158,14 @@ impl Geometry {
         (self.cow_chunks - 2) / self.stride() + 1
     }
 
+    /// The area whose chunk `chunk` is, if it is one's.
+    pub fn area_at(&self, chunk: u64) -> Option<u64> {
+        (chunk % self.stride() == 1).then(|| chunk / self.stride())
+    }
+
     /// Whether `chunk` holds metadata: the header or an area.
     pub fn is_metadata(&self, chunk: u64) -> bool {
-        chunk == 0 || chunk % self.stride() == 1
+        chunk == 0 || self.area_at(chunk).is_some()
     }
 
     /// `chunk` itself, or the next one where `chunk` is an area's.

@@ -71,10 +71,7 @@ pub fn rmap(
             let what = match data {
                 Some((e, record)) => Use::Data { old: e.old, record },
                 None if new == 0 => Use::Header,
-                None if geometry.is_metadata(new) => {
-                    Use::Area((new - 1) / (u64::from(geometry.exceptions_per_area()) + 1))
-                }
-                None => Use::Unused,
+                None => geometry.area_at(new).map_or(Use::Unused, Use::Area),
             };
             tell(Used { new, what })?;
             next = new + 1;

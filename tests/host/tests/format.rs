@@ -176,6 +176,7 @@ proptest! {
             let is_area = chunk > 0 && (chunk - 1) % (epa + 1) == 0;
             prop_assert_eq!(geometry.is_metadata(chunk), chunk == 0 || is_area);
             prop_assert_eq!(geometry.skip_metadata(chunk), chunk + u64::from(chunk == 0 || is_area));
+            prop_assert_eq!(geometry.area_at(chunk), is_area.then_some(areas));
             if is_area {
                 prop_assert_eq!(geometry.area_chunk(areas), Some(chunk));
                 areas += 1;
