@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::format::{ChunkSize, Geometry, Header};
 use crate::growable::push;
 use crate::run::{Run, Runs};
+use crate::sizing::Need;
 
 /// Sizes and shares of a COW device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,12 +117,10 @@ fn sizes(geometry: &Geometry, runs: &[Run]) -> Vec<Size> {
             chunks += end.saturating_sub(first);
             counted = counted.max(end);
         }
-        let epa = u64::from(chunk.bytes() / crate::format::Exception::BYTES as u32);
-        let all = chunks + chunks / epa + 2;
         Some(Size {
             chunk_sectors: chunk.sectors(),
             chunks,
-            sectors: all.saturating_mul(chunk.sectors().into()),
+            sectors: Need::new(chunk, chunks).ok()?.total(),
         })
     });
     larger.collect()
