@@ -122,6 +122,48 @@ fn sizes_are_read_with_units() {
 }
 
 #[test]
+fn check_and_delta_tell_units() {
+    let dir = tempdir().unwrap();
+    let cow = Image::of(8, &[3, 4, 900]).write_cow(&dir.path().join("cow"));
+    let told = |arguments: &[&str]| ok(tool(arguments[0]).args(&arguments[1..]).arg(&cow)).stdout;
+    for (units, chunk, ranges) in [
+        (&[][..], "8 sectors", "24 16\n7200 8\n"),
+        (&["--units", "s"], "8 sectors", "24 16\n7200 8\n"),
+        (
+            &["--units=b"],
+            "4096 B",
+            "       12288 B         8192 B\n     3686400 B         4096 B\n",
+        ),
+        (
+            &["--units=h"],
+            "4 KiB",
+            "        12 KiB          8 KiB\n      3.51 MiB          4 KiB\n",
+        ),
+        (
+            &["--units", "K"],
+            "4.09 kB",
+            "      12.28 kB        8.19 kB\n    3686.40 kB        4.09 kB\n",
+        ),
+    ] {
+        let check = told(&[&["check"], units].concat());
+        assert!(
+            check.starts_with(&format!("chunk size {chunk}, 258 chunks, ")),
+            "{units:?}: {check}"
+        );
+        assert_eq!(told(&[&["delta"], units].concat()), ranges, "{units:?}");
+        // For programs it stays in sectors.
+        let json = told(&[&["delta", "--format=json"], units].concat());
+        assert_eq!(json, "[\n[24,16],\n[7200,8]\n]\n");
+        let json = json_of(tool("check").args(units).arg(&cow));
+        assert_eq!(json["header"]["chunk_size"], 8);
+    }
+    for name in ["check", "delta"] {
+        let ran = run(tool(name).args(["--units", "q"]).arg(&cow));
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+    }
+}
+
+#[test]
 fn every_chunk_is_told_of() {
     let dir = tempdir().unwrap();
     let mut image = Image::of(1, &(0..40).map(|i| i * 3).collect::<Vec<_>>());

@@ -12,7 +12,7 @@ use crate::growable::push;
 use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
 use crate::report::Report;
-use crate::units::chunk_sectors;
+use crate::units::{chunk_sectors, Units};
 use clap::Args;
 use serde::{Serialize, Serializer};
 use std::path::PathBuf;
@@ -38,6 +38,11 @@ pub struct Check {
     /// Tell every fault, however many there are, not only the first 20, or 1000 with --json
     #[arg(long)]
     all: bool,
+
+    /// The unit in which the chunk size is told: h, b, s, k, m, g, t, p, e as LVM has them; JSON is in
+    /// sectors
+    #[arg(long, value_name = "UNIT", default_value = "s", value_parser = Units::parse)]
+    units: Units,
 
     /// Write the result as a JSON object to standard output
     #[arg(long)]
@@ -117,7 +122,7 @@ is, and 1 otherwise.";
                 }
                 Finding::Warning(warning) => report.line(format_args!("warning: {warning}")),
             })?;
-            tell(&checked, limit, report);
+            tell(&checked, limit, self.units, report);
             checked
         };
         Ok(checked.is_good())
@@ -125,13 +130,13 @@ is, and 1 otherwise.";
 }
 
 /// Says what is left to say after the findings.
-fn tell(checked: &Checked, limit: u64, report: &Report) {
+fn tell(checked: &Checked, limit: u64, units: Units, report: &Report) {
     let more = checked.faults.saturating_sub(limit);
     if more > 0 {
         report.line(format_args!("error: {more} more faults (--all tells them)"));
     }
     if let Some(layout) = checked.layout {
-        let chunk_sectors = layout.header.chunk_sectors;
+        let chunk_size = units.show(layout.header.chunk_sectors.into());
         let chunks = layout.geometry.cow_chunks();
         let list = checked.list.map_or(String::new(), |list| {
             format!(
@@ -140,7 +145,7 @@ fn tell(checked: &Checked, limit: u64, report: &Report) {
             )
         });
         report.line(format_args!(
-            "chunk size {chunk_sectors} sectors, {chunks} chunks{list}"
+            "chunk size {chunk_size}, {chunks} chunks{list}"
         ));
     }
     report.line(checked.verdict);

@@ -13,7 +13,8 @@ use crate::lvm::{Named, Volumes};
 use crate::output::Output;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
-use crate::units::sectors;
+use crate::stream::Stream;
+use crate::units::{sectors, Units};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +54,11 @@ pub struct Delta {
     #[arg(short, long, value_enum, default_value_t, value_name = "TYPE")]
     format: Format,
 
+    /// The unit of what is told as text: h, b, s, k, m, g, t, p, e as LVM has them; two places are told
+    /// of what is not whole. JSON is in sectors
+    #[arg(long, value_name = "UNIT", default_value = "s", value_parser = Units::parse)]
+    units: Units,
+
     /// The output file; - for standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
@@ -75,7 +81,8 @@ impl Tool for Delta {
     const ABOUT: &'static str = "Tell which ranges differ between snapshot and origin";
     const LONG_ABOUT: &'static str = "\
 Tells the ranges in which a snapshot may differ from its origin, or from another snapshot of the \
-same origin, as begin and length in sectors of 512 bytes. They are the chunks that a COW device \
+same origin, as begin and length: numbers of sectors of 512 bytes, or with --units another unit, \
+which is then told, too. They are the chunks that a COW device \
 keeps: a chunk that neither snapshot keeps is the origin's in both. The two snapshots may have \
 different chunk sizes.
 
@@ -84,6 +91,7 @@ chunks that differ are told.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_delta /dev/vg/cow
+  snap_delta --units h /dev/vg/cow
   snap_delta --compare --origin origin.img monday.img tuesday.img";
 
     fn quiet(&self) -> bool {
@@ -113,9 +121,9 @@ EXAMPLES
             if self.format == Format::Json {
                 output.put(b"\n[")?;
             }
-            output.put_number(begin)?;
+            self.put(begin, &mut output)?;
             output.put(between)?;
-            output.put_number(length)?;
+            self.put(length, &mut output)?;
             output.put(after)
         })?;
         output.put(close)?;
@@ -179,6 +187,14 @@ impl Delta {
             ));
         }
         Ok(origin)
+    }
+
+    /// Writes a number of sectors, in the unit that was asked for.
+    fn put(&self, sectors: u64, output: &mut Stream) -> Result<()> {
+        if self.format == Format::Json || self.units == Units::SECTORS {
+            return output.put_number(sectors);
+        }
+        output.put(format!("{:>14}", self.units.show(sectors)).as_bytes())
     }
 
     fn snapshot(
