@@ -439,6 +439,28 @@ fn only_a_state_is_removed() {
     }
 }
 
+#[test]
+fn a_state_may_be_a_link() {
+    let files = Files::new();
+    symlink("there", files.path("link")).unwrap();
+    let ran = export(&files, &["--state", "link", "-o", "out"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(files.path("link").is_symlink());
+    assert!(!files.path("there").exists());
+    // It is written where the link leads, and read there.
+    let mut command = tool("export");
+    command
+        .current_dir(files.dir.path())
+        .args(["-i", "cow", "--origin", "origin"]);
+    command.args(["--force", "--checkpoint=0", "--state", "link", "-o", "out"]);
+    let kept = keep_state(&mut command, &files.path("there"));
+    fs::write(files.path("there"), kept).unwrap();
+    let ran = export(&files, &["--force", "--state", "link", "-o", "out"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("another output"), "{ran:?}");
+    assert!(files.path("link").is_symlink() && files.path("there").exists());
+}
+
 // An origin that is none.
 
 #[test]

@@ -305,7 +305,7 @@ impl Target {
         let state_path = state_path.unwrap_or_else(|| beside(".partial.state"));
         let partial_output = Output::new(&partial, true).apart_from_output(&output);
         let state_output = Output::new(&state_path, true).apart_from_output(&partial_output);
-        refuse_no_file(&state_output)?;
+        let state_path = state_file(&state_output)?;
         let earlier = State::read(&state_path)?;
         let there = match fs::symlink_metadata(&partial) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -375,11 +375,11 @@ impl Target {
         source: Source,
         snapshot: &Snapshot,
     ) -> Result<Self> {
-        let mut earlier = None;
-        if let Some(path) = &options.state {
-            refuse_no_file(&Output::new(path, true).apart_from_output(output))?;
-            earlier = State::read(path)?;
-        }
+        let state_output = options.state.as_deref();
+        let state_output =
+            state_output.map(|path| Output::new(path, true).apart_from_output(output));
+        let state_path = state_output.as_ref().map(state_file).transpose()?;
+        let earlier = state_path.as_deref().map_or(Ok(None), State::read)?;
         // With something done by an earlier export the device holds that.
         let goes_on = earlier.filter(|state| !options.restart && state.done > 0);
         let device = match goes_on {
@@ -395,7 +395,7 @@ impl Target {
             )));
         }
         let destination = Destination::of(&device)?;
-        let state = match (goes_on, &options.state) {
+        let state = match (goes_on, &state_path) {
             (Some(state), Some(path)) => {
                 state.refuse_other(&source, path)?;
                 if state.destination != destination {
@@ -413,7 +413,7 @@ impl Target {
         Ok(Self {
             image: Image::block_device(device),
             rename_to: None,
-            state_path: options.state.clone(),
+            state_path,
             state,
             checkpoint: options.checkpoint,
         })
@@ -663,10 +663,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The name of a state, links followed: what has it is replaced and removed, and a link is neither.
 /// Refuses a state that would not be a file, or would be what `state` must not be.
-fn refuse_no_file(state: &Output) -> Result<()> {
+fn state_file(state: &Output) -> Result<PathBuf> {
     match state.kind()? {
-        Kind::Missing | Kind::File => Ok(()),
+        Kind::Missing | Kind::File => Ok(state.path().to_owned()),
         _ => Err(Error::Refused(format!(
             "{}: a state must be a file",
             state.path().display()
