@@ -50,6 +50,14 @@ impl Identity {
         Self(parts)
     }
 
+    /// Whether it can be known: what a block device is a part of, or holds, is in sysfs.
+    pub fn is_told(meta: &Metadata) -> bool {
+        match Owner::of(meta) {
+            Owner::File(..) => true,
+            Owner::Device(number) => directory_of(number).is_dir(),
+        }
+    }
+
     /// That of what `path` names, links followed; of nothing where there is no such file.
     pub fn of_path(path: &Path) -> Self {
         fs::metadata(path).map_or_else(|_| Self::default(), |meta| Self::new(&meta))

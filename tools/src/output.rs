@@ -117,6 +117,12 @@ impl Output {
         let Some(meta) = self.metadata()? else {
             return Ok(Kind::Missing);
         };
+        if !Identity::is_told(&meta) {
+            return Err(Error::Refused(format!(
+                "{}: it could be an input by another name, and nothing here tells; mount /sys",
+                self.path.display()
+            )));
+        }
         self.check(&Identity::new(&meta))?;
         let kind = meta.file_type();
         if kind.is_dir() {
