@@ -186,6 +186,27 @@ fn is_quit() -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_comes_first_is_told() {
+        let mut signals = Signals::watch(true).unwrap();
+        let mut wait = |milliseconds| {
+            let deadline = Instant::now() + Duration::from_millis(milliseconds);
+            signals.wait(deadline, false).unwrap()
+        };
+        assert_eq!(wait(1), Event::Time);
+        for (signal, event) in [
+            (SIGWINCH, Event::Resize),
+            (SIGTSTP, Event::Stop),
+            (SIGQUIT, Event::Quit),
+        ] {
+            low_level::raise(signal).unwrap();
+            assert_eq!(wait(60_000), event);
+        }
+        // Whatever else comes, it is to end.
+        assert_eq!(wait(0), Event::Quit);
+    }
 
     #[test]
     fn reads_to_what_a_process_belongs() {
