@@ -440,6 +440,19 @@ fn only_a_state_is_removed() {
 }
 
 #[test]
+fn a_state_that_cannot_be_written_leaves_nothing() {
+    let files = Files::new();
+    let before = files.content();
+    let ran = export(&files, &["--state", "nowhere/state", "-o", "out"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr.contains("nowhere/state: cannot write"),
+        "{ran:?}"
+    );
+    assert!(files.content() == before);
+}
+
+#[test]
 fn a_state_may_be_a_link() {
     let files = Files::new();
     symlink("there", files.path("link")).unwrap();

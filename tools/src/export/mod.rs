@@ -358,7 +358,11 @@ impl Target {
             },
             done: 0,
         };
-        state.write(&state_path)?;
+        if let Err(error) = state.write(&state_path) {
+            // Nothing has begun.
+            remove_if_there(&partial)?;
+            return Err(error);
+        }
         device.set_bytes(bytes)?;
         Ok(Self {
             image: Image::file(device),
