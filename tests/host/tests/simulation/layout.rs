@@ -28,9 +28,11 @@ impl Layout {
             1 << SPAN_SHIFT,
             (SHARDS as u64) << SPAN_SHIFT,
         ];
-        let length = rng.between(1, 3) * ALIGN;
+        let odds = rng.pick(&[0, 400]);
+        // One alone has room for who writes in sequence.
+        let most = if odds == 0 { 12 } else { 3 };
+        let length = rng.between(1, most) * ALIGN;
         let mut starts = vec![0];
-        let odds = rng.pick(&[0, 400, 400]);
         for place in places {
             if rng.chance(odds) {
                 starts.push(place - rng.between(0, length / ALIGN) * ALIGN);

@@ -102,7 +102,7 @@ impl Plan {
             stall: rng.pick(&[0, 0, 10, 100]),
             stall_reads: rng.pick(&[0, 0, 50, 300]),
             linger: rng.pick(&[0, 100, 500]),
-            sequence: rng.pick(&[0, 100, 800]),
+            sequence: rng.pick(&[0, 300, 900]),
             // What is not used must not be copied.
             ahead: if layout.is_whole() {
                 AheadLimits {
