@@ -270,12 +270,12 @@ const MOST_AHEAD: u64 = 32768;
 const MOST_AT_ONCE: u32 = 16;
 
 impl Leased<Origin> {
-    /// Sleeps until all copies are recorded that were begun before.
-    pub(super) fn wait_until_recorded(&self) {
+    /// Sleeps until all copies for its snapshots are recorded that were begun before.
+    pub(super) fn wait_for_all(&self) {
         // Each shard has all snapshots.
         let nth = |n: usize| self.cell(0).shard.lock().snapshot(n).cloned();
         for snapshot in (0..).map_while(nth) {
-            snapshot.wait_until_recorded();
+            snapshot.wait_for_all();
         }
     }
 

@@ -121,7 +121,8 @@ impl Target for OriginTarget {
 
     fn postsuspend(&self) {
         if let Ok(origin) = self.origin.origin() {
-            origin.wait_until_recorded();
+            // What is copied ahead is not to be on its way while devices below are suspended, too.
+            origin.wait_for_all();
         }
     }
 

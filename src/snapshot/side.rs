@@ -215,11 +215,10 @@ impl Side {
         self.suspending.store(true, SeqCst);
     }
 
-    /// The target is suspended: what was written is not to depend on a flush any more, nor is anything to be
-    /// copied while devices below are suspended, too. Sleeps.
+    /// The target is suspended: what was written is not to depend on a flush any more. Sleeps.
     pub(super) fn postsuspend(&self) {
         if let Some(snapshot) = self.current() {
-            snapshot.wait_until_recorded();
+            snapshot.wait_for_promised();
         }
     }
 

@@ -569,21 +569,38 @@ impl Leased<Snapshot> {
     }
 
     /// A flush comes. Returns it if it is to go to the COW device now; else it goes there by itself when what
-    /// it waits for is recorded. Any context.
+    /// it waits for is recorded, or has failed. Any context.
     pub(super) fn flush<'a>(&self, bio: MapBio<'a>) -> Option<MapBio<'a>> {
         let mut order = self.order.lock();
         let Some(owed) = order.pipeline.owed() else {
-            return Some(bio);
+            drop(order);
+            // What could not be recorded made it invalid before it was counted.
+            if self.state.is_valid() {
+                return Some(bio);
+            }
+            Bio::from(bio).end(Err(EIO));
+            return None;
         };
         order.flushes.add(Bio::from(bio), owed);
         None
     }
 
     /// Sleeps until all copies are recorded that were begun before.
-    pub(super) fn wait_until_recorded(&self) {
-        let until = self.order.lock().pipeline.handed_out();
+    pub(super) fn wait_for_all(&self) {
+        let all = self.order.lock().pipeline.handed_out();
+        self.wait_until_recorded(all);
+    }
+
+    /// Sleeps until all is recorded that writes to the snapshot rely on which were over before.
+    pub(super) fn wait_for_promised(&self) {
+        let owed = self.order.lock().pipeline.owed();
+        self.wait_until_recorded(owed.unwrap_or(0));
+    }
+
+    /// Sleeps until so many tickets are done with.
+    fn wait_until_recorded(&self, tickets: u64) {
         self.origin
-            .wait_for_progress(|| self.order.lock().pipeline.recorded() >= until);
+            .wait_for_progress(|| self.order.lock().pipeline.recorded() >= tickets);
     }
 
     /// A write of whole chunks to the snapshot is over. Any context.

@@ -5,8 +5,7 @@
 use super::core::{
     shard_of,
     span_end,
-    Incoming,
-    Read, //
+    Incoming, //
 };
 use super::{
     side::Side,
@@ -71,8 +70,8 @@ impl SnapshotTarget {
             return Mapped::Remapped(bio.into());
         }
         let cell = snapshot.origin().cell(shard);
-        let found = cell.shard.lock().find_recorded(snapshot.slot(), sector, 1);
-        let Read::Cow { sector: cow, .. } = found else {
+        let found = cell.shard.lock().find_written(snapshot.slot(), sector);
+        let Some(cow) = found else {
             // Nothing to be gained.
             bio.into_bio().end(Ok(()));
             return Mapped::Submitted;

@@ -953,8 +953,27 @@ impl<T: Types> Shard<T> {
         }
     }
 
+    /// Where the chunk of `sector` is on the COW device, if a write would go there: the sector. Who writes
+    /// there may say so before the chunk is recorded.
+    pub fn find_written(&self, id: SlotId, sector: u64) -> Option<u64> {
+        let slot = self.slot(id)?;
+        let old = sector >> slot.shift;
+        let new = match slot.find(old) {
+            Chunk::Recorded { new, .. } => new,
+            Chunk::Pending(pending) if pending.copied => {
+                // CAST: An index.
+                let copy = self.copies.get(pending.copy.0 as usize)?.as_ref()?;
+                let member = copy.member(id)?;
+                member.snapshot.promise(member.ticket);
+                pending.new
+            }
+            Chunk::Pending(_) | Chunk::Origin { .. } => return None,
+        };
+        Some((new << slot.shift) + (sector - (old << slot.shift)))
+    }
+
     /// Where a snapshot's sectors from `sector` on are as far as is recorded, `sectors` of them, within
-    /// one span. Nothing is counted: for a snapshot that is being merged, and for discards.
+    /// one span. Nothing is counted: for a snapshot that is being merged.
     pub fn find_recorded(&self, id: SlotId, sector: u64, sectors: u64) -> Read {
         let Some(slot) = self.slot(id) else {
             return Read::Gone;

@@ -5,7 +5,9 @@ the record. Here a flush of the COW device takes so long that it shows what wait
 What a crash may leave is tests/vm/crash/test_crash.py's to see.
 """
 
+import fcntl
 import os
+import struct
 import threading
 import time
 
@@ -19,6 +21,7 @@ GUEST = "snapshots"
 CHUNK = 16
 BYTES = CHUNK * 512
 FLUSH = 0.6  # seconds
+BLKDISCARD = 0x1277
 
 
 @pytest.fixture
@@ -161,6 +164,50 @@ def test_a_busy_origin_does_not_keep_it(snapshot, mapped, what):
     else:
         snap.device = None
     assert took < 3
+
+
+def test_what_others_copy_does_not_keep_it(origin, mapped, disk):
+    """Who suspends a snapshot that nobody wrote does not wait for copies for the origin's writers."""
+    below = mapped("below", 64 * BYTES)
+    volume = origin(64 * BYTES, target=below)
+    snap = volume.snapshot(disk(200 * BYTES), CHUNK)
+    below.device.suspend()
+
+    def work(chunk):
+        with Opened(volume) as opened:
+            opened.write(chunk * BYTES, b"\x11" * 512)
+
+    workers = [threading.Thread(target=work, args=(chunk,)) for chunk in range(4)]
+    for worker in workers:
+        worker.start()
+    time.sleep(0.3)
+    suspender = threading.Thread(target=snap.device.suspend)
+    suspender.start()
+    suspender.join(5)
+    hung = suspender.is_alive()
+    below.device.resume()
+    suspender.join()
+    snap.device.resume()
+    for worker in workers:
+        worker.join()
+    assert not hung
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_discard_of_what_was_just_written(mapped, disk, recorded):
+    """It zeroes the chunk, whether that is recorded or not."""
+    below, device = disk(64 * BYTES), mapped("cow", 200 * BYTES)
+    line = [(0, below.sectors, "snapshot", f"{below.path} {device.path} P {CHUNK} 1 discard_zeroes_cow")]
+    snapshot = dm.Device("snapshot", line)
+    device.delay(flush_ms=int(1000 * FLUSH))
+    with Opened(snapshot) as opened:
+        opened.write(8 * BYTES, b"\x55" * BYTES)
+        if recorded:
+            opened.flush()
+        fcntl.ioctl(opened.fd, BLKDISCARD, struct.pack("=QQ", 8 * BYTES, BYTES))
+    assert not any(disks.read(snapshot.path, 8 * BYTES, BYTES))
+    snapshot.remove()
+    device.delay()
 
 
 def test_what_is_removed_is_recorded(slow):
