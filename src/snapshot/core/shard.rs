@@ -599,6 +599,16 @@ impl<T: Types> Shard<T> {
         }
     }
 
+    /// A write to chunks of a snapshot that are copied may be over before they are recorded. `None` if they
+    /// are not being copied any more.
+    fn promise(&self, id: SlotId, copy: CopyId) -> Option<()> {
+        // CAST: An index.
+        let copy = self.copies.get(copy.0 as usize)?.as_ref()?;
+        let member = copy.member(id)?;
+        member.snapshot.promise(member.ticket);
+        Some(())
+    }
+
     /// A write to a snapshot comes, within one span.
     ///
     /// A copy that has to be started is in `spare` afterwards.
@@ -635,17 +645,14 @@ impl<T: Types> Shard<T> {
                 copied: true,
                 ..
             }) if !bio.must_last() => {
-                // CAST: An index.
-                let copy = self.copies.get(copy.0 as usize).and_then(Option::as_ref);
-                let Some(member) = copy.and_then(|copy| copy.member(id)) else {
+                slot.counts.writes_cow += 1;
+                if self.promise(id, copy).is_none() {
                     return SnapshotWrite::Gone(bio);
-                };
-                member.snapshot.promise(member.ticket);
+                }
                 let here = (chunks << shift) - offset;
                 if sectors > here && B::MAY_CUT {
                     bio.cut(here);
                 }
-                slot.counts.writes_cow += 1;
                 return SnapshotWrite::Cow(bio, (new << shift) + offset);
             }
             Chunk::Pending(Pending { copy, chunks, .. }) => (copy, chunks, None),
@@ -846,9 +853,7 @@ impl<T: Types> Shard<T> {
         } = *copy;
         let took = T::since(&copy.began);
         for (member, out) in copy.members.iter_mut().zip(&mut finished.snapshots) {
-            let Some(member) = member.take() else {
-                break;
-            };
+            let Some(member) = member.take() else { break };
             if let Some(slot) = self.slot_mut(member.slot) {
                 slot.counts.waits.note(took);
                 slot.remove_pending(old);
@@ -961,10 +966,7 @@ impl<T: Types> Shard<T> {
         let new = match slot.find(old) {
             Chunk::Recorded { new, .. } => new,
             Chunk::Pending(pending) if pending.copied => {
-                // CAST: An index.
-                let copy = self.copies.get(pending.copy.0 as usize)?.as_ref()?;
-                let member = copy.member(id)?;
-                member.snapshot.promise(member.ticket);
+                self.promise(id, pending.copy)?;
                 pending.new
             }
             Chunk::Pending(_) | Chunk::Origin { .. } => return None,
