@@ -12,7 +12,10 @@ use super::{
     DM_MSG_PREFIX, //
 };
 use crate::dm::{
-    exception_store::Completion,
+    exception_store::{
+        Completion,
+        Copied, //
+    },
     message::dm_err, //
 };
 use crate::format::Exception;
@@ -42,15 +45,15 @@ impl<D: Completion> Commits<D> {
         })
     }
 
-    /// Adds an exception that was copied, unless `copied` is false. `pending` is the number of
-    /// those that are still to come.
+    /// Adds an exception that was copied or not. `pending` is the number of those that are still to
+    /// come.
     ///
     /// Returns the outcome if there is one: for this exception, and for all that waited for it.
     pub(super) fn commit(
         &mut self,
         cow: &Cow<'_>,
         exception: Exception,
-        copied: bool,
+        copied: Copied,
         pending: u64,
         done: D,
     ) -> Option<Outcome<D>> {
@@ -63,12 +66,19 @@ impl<D: Completion> Commits<D> {
             // this one cannot wait then.
             None => (Some(done), true),
         };
-        let success = self
-            .committer
-            .commit(cow, exception, copied, pending, !full, |e| {
+        let is_copied = copied != Copied::No;
+        let pending = if full { 0 } else { pending };
+        let success = self.committer.commit(
+            cow,
+            exception,
+            is_copied,
+            copied.is_stable(),
+            pending,
+            |e| {
                 let e = report(cow.device, e);
                 dm_err!("{}: cannot write records: {:?}", cow.device, e);
-            })?;
+            },
+        )?;
         Some(Outcome {
             success,
             records: self.committer.list().records(),

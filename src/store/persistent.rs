@@ -33,6 +33,7 @@ use crate::dm::{
 use crate::dm::{
     exception_store::{
         Completion,
+        Copied,
         Devices,
         ExceptionStore,
         ExceptionTable,
@@ -259,7 +260,7 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         &self,
         devices: Devices<'_>,
         exception: Exception,
-        copied: bool,
+        copied: Copied,
         more: bool,
         done: D,
     ) {
@@ -271,9 +272,10 @@ impl<D: Completion> ExceptionStore<D> for Persistent<D> {
         } else {
             0
         };
+        let copied = if wanted { copied } else { Copied::No };
         let outcome = self.with_commits(devices, |commits| {
             let cow = self.cow(devices.cow);
-            commits.commit(&cow, exception, copied && wanted, awaited, done)
+            commits.commit(&cow, exception, copied, awaited, done)
         });
         // `None` while they go on waiting.
         let Some(outcome) = outcome.flatten() else {

@@ -4,6 +4,7 @@
 
 use crate::dm::exception_store::{
     Completion,
+    Copied,
     Devices,
     ExceptionStore,
     ExceptionTable,
@@ -82,8 +83,8 @@ impl<D: Completion> ExceptionStore<D> for Transient {
         Ok((first, count as u32))
     }
 
-    fn commit_exception(&self, _: Devices<'_>, _: Exception, copied: bool, _: bool, done: D) {
-        done.complete(copied);
+    fn commit_exception(&self, _: Devices<'_>, _: Exception, copied: Copied, _: bool, done: D) {
+        done.complete(copied != Copied::No);
     }
 
     fn drop_snapshot(&self, _devices: Devices<'_>) {}

@@ -43,6 +43,7 @@ pub(crate) use completion::Completion;
 #[cfg(under_c_core)]
 pub(crate) use operations::Run;
 pub(crate) use operations::{
+    Copied,
     Devices,
     ExceptionStore,
     ExceptionTable,

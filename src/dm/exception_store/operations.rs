@@ -61,6 +61,29 @@ pub(crate) struct Metadata {
     pub(crate) valid: bool,
 }
 
+/// Whether a chunk was copied to the COW device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Copied {
+    /// It could not be, or is not worth it any more.
+    No,
+    /// It was; it may be in a volatile cache.
+    Cached,
+    /// It was, and is on stable storage. C's core never says so.
+    #[cfg(not(under_c_core))]
+    Stable,
+}
+
+impl Copied {
+    /// Whether it is on stable storage.
+    pub(crate) fn is_stable(self) -> bool {
+        match self {
+            Self::No | Self::Cached => false,
+            #[cfg(not(under_c_core))]
+            Self::Stable => true,
+        }
+    }
+}
+
 /// How full a store is, in sectors of the COW device.
 pub(crate) struct Usage {
     /// All there are.
@@ -120,7 +143,7 @@ pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
     /// follows, in the same order.
     fn prepare_exceptions(&self, devices: Devices<'_>, max: u32) -> Result<(u64, u32)>;
 
-    /// Records an exception that was handed out and, if `copied`, copied.
+    /// Records an exception that was handed out and, if `copied` says so, copied.
     ///
     /// The store completes `done` exactly once, in process context and with none of its locks held,
     /// when the record is on stable storage or never will be. That may be in a later call, as long
@@ -131,7 +154,7 @@ pub(crate) trait ExceptionStore<D: Completion>: Sized + Send + Sync + 'static {
         &self,
         devices: Devices<'_>,
         exception: Exception,
-        copied: bool,
+        copied: Copied,
         more: bool,
         done: D,
     );

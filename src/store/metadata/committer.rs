@@ -40,12 +40,12 @@ impl<B: DerefMut<Target = [u8]>> Committer<B> {
         &mut self.list
     }
 
-    /// Adds an exception that was copied, unless `copied` is false. `pending` is the number of
-    /// those that are still to come, which come in the order in which they were begun.
+    /// Adds an exception that was copied, unless `copied` is false, to stable storage if `stable`. `pending`
+    /// is the number of those that are still to come, which come in the order in which they were begun; 0 if
+    /// they are not to be waited for.
     ///
     /// Returns the outcome for this exception and all that wait with it: true if their records are
-    /// on stable storage, false if they never will be. `None` if they go on waiting, which
-    /// happens only if `may_wait`.
+    /// on stable storage, false if they never will be. `None` if they go on waiting.
     ///
     /// Once anything went wrong, every outcome is false. What went wrong is given to `report`,
     /// once.
@@ -54,17 +54,17 @@ impl<B: DerefMut<Target = [u8]>> Committer<B> {
         disk: &D,
         exception: Exception,
         copied: bool,
+        stable: bool,
         pending: u64,
-        may_wait: bool,
         mut report: impl FnMut(Error<D::Error>),
     ) -> Option<bool> {
-        self.valid =
-            self.valid && copied && self.list.push(disk, exception).map_err(&mut report).is_ok();
+        let mut push = || self.list.push(disk, exception, stable);
+        self.valid = self.valid && copied && push().map_err(&mut report).is_ok();
         let awaited = match self.awaited {
             0 => pending,
             more => pending.min(more - 1),
         };
-        if self.valid && may_wait && awaited > 0 && !self.list.must_write() {
+        if self.valid && awaited > 0 && !self.list.must_write() {
             self.awaited = awaited;
             return None;
         }

@@ -35,7 +35,8 @@ pub struct RunOfRecords {
 ///
 /// - `buffer` is as large as a window. If `window` is `Some(n)`, it holds window `n`: the records
 ///   of the list that lie in it, then zeroes.
-/// - `unwritten` records at the end of the list are in `buffer` only.
+/// - `unwritten` records at the end of the list are in `buffer` only; the data of each of them is on stable
+///   storage unless `unflushed`.
 pub struct RecordList<B> {
     geometry: Geometry,
     /// Bytes that are written at once at least, in multiples of which all is written. Divides the
@@ -45,6 +46,7 @@ pub struct RecordList<B> {
     window: Option<u64>,
     records: u64,
     unwritten: usize,
+    unflushed: bool,
     /// Whether the disk may hold other than zeroes after the end of the list, in its area.
     stale: bool,
     /// The area that was last asked to be zeroed ahead.
@@ -69,6 +71,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
             window: Some(0),
             records: 0,
             unwritten: 0,
+            unflushed: false,
             stale: false,
             zeroing: 0,
         })
@@ -169,7 +172,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         Ok((sector, start..end))
     }
 
-    /// Adds a record, in memory only.
+    /// Adds a record, in memory only. `stable` if its data is on stable storage already.
     ///
     /// There must be room: no record may follow one after which [`Self::must_write`] said so
     /// before [`Self::write_out`] succeeded.
@@ -177,6 +180,7 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
         &mut self,
         disk: &D,
         e: Exception,
+        stable: bool,
     ) -> Result<(), Error<D::Error>> {
         let window = self.geometry.window_of(self.records);
         self.load(disk, window)?;
@@ -188,6 +192,8 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
             *to = from;
         }
         self.records += 1;
+        // INVARIANT: Nothing is said of data that is not on stable storage.
+        self.unflushed |= !stable;
         self.unwritten += 1;
         Ok(())
     }
@@ -212,11 +218,18 @@ impl<B: DerefMut<Target = [u8]>> RecordList<B> {
             // The list will end in the next area, which must be zero before this record can be
             // read: the flush that precedes it sees to that.
             disk.zero(self.area(area + 1)?).map_err(Error::Io)?;
+            self.unflushed = true;
         }
         let (first, bytes) = self.place(window, in_window - self.unwritten..in_window)?;
-        disk.flush_and_write(first, &self.buffer, bytes)
-            .map_err(Error::Io)?;
+        let written = if self.unflushed {
+            disk.flush_and_write(first, &self.buffer, bytes)
+        } else {
+            disk.write(first, &self.buffer, bytes)
+        };
+        written.map_err(Error::Io)?;
+        // INVARIANT: All records are written.
         self.unwritten = 0;
+        self.unflushed = false;
         if self.must_write() {
             // INVARIANT: The next window holds no records.
             self.buffer.fill(0);

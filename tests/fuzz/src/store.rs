@@ -118,7 +118,7 @@ pub fn live(data: &[u8], origin_sectors: u64) -> Option<u64> {
             break;
         };
         allocator.commit();
-        let outcome = committer.commit(&disk, Exception { old, new }, true, 0, false, |_| {});
+        let outcome = committer.commit(&disk, Exception { old, new }, true, false, 0, |_| {});
         assert_eq!(outcome, Some(true));
     }
     let list = committer.list();

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::dm::{
     exception_store::{
+        Copied,
         Devices,
         ExceptionStore,
         ExceptionTable,
@@ -246,7 +247,12 @@ impl<T: ExceptionStore<CommitCallback>> Adapter<T> {
                 new: (*e).new_chunk,
             }
         };
-        this.commit_exception(devices, exception, valid != 0, false, done);
+        let copied = if valid != 0 {
+            Copied::Cached
+        } else {
+            Copied::No
+        };
+        this.commit_exception(devices, exception, copied, false, done);
     }
 
     /// Finds what to merge next.

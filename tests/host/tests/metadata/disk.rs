@@ -198,11 +198,16 @@ impl SimDisk {
         cached.map_or_else(|| state.stable.sector(at), |(_, data)| *data)
     }
 
-    /// Writes a sector into the cache, as kcopyd writes data.
-    pub fn write_data(&self, at: u64, data: Sector) {
+    /// Writes a sector into the cache, as kcopyd writes data, or to stable storage.
+    pub fn write_data(&self, at: u64, data: Sector, stable: bool) {
         let mut state = self.0.borrow_mut();
         assert!(at < state.sectors, "data beyond the end of the disk");
-        state.cache.push((at, data));
+        if stable {
+            state.cache.retain(|(cached, _)| *cached != at);
+            state.stable.put(at, data);
+        } else {
+            state.cache.push((at, data));
+        }
     }
 
     /// Writes sectors into the cache.

@@ -79,6 +79,11 @@ fn data_of(old: u64) -> [u8; 512] {
     data
 }
 
+/// Whether its data is written to stable storage.
+fn is_stable(e: Exception) -> bool {
+    e.old % 8 < 5
+}
+
 impl World {
     pub fn new(setup: Setup) -> Self {
         let disk = SimDisk::new(setup.cow_chunks * u64::from(setup.chunk_sectors));
@@ -182,11 +187,12 @@ impl World {
             // Mostly consecutive, so that there are runs to merge.
             self.next_old += if i % 7 == 6 { 3 } else { 1 };
             let at = self.geometry().chunks(new, 1).sector;
-            self.disk.write_data(at, data_of(self.next_old));
-            self.active.pending.push_back(Exception {
+            let e = Exception {
                 old: self.next_old,
                 new,
-            });
+            };
+            self.disk.write_data(at, data_of(e.old), is_stable(e));
+            self.active.pending.push_back(e);
         }
     }
 
@@ -213,9 +219,11 @@ impl World {
             active.awaited = awaited.saturating_sub(1);
             // the caller may have no room for more
             let may_wait = active.waiting.len() < 20 && self.next_old % 11 != 0;
-            let outcome = active
-                .committer
-                .commit(&self.disk, e, copied, pending, may_wait, |_| {});
+            let still = if may_wait { pending } else { 0 };
+            let outcome =
+                active
+                    .committer
+                    .commit(&self.disk, e, copied, is_stable(e), still, |_| {});
             if let Some(image) = self.disk.remains() {
                 // The power went before anybody was told of the outcome.
                 self.reboot(image);
@@ -501,7 +509,7 @@ impl World {
                 if geometry.can_hold_data(next, self.disk.sectors()) {
                     self.next_old += 1;
                     let at = geometry.chunks(next, 1).sector;
-                    self.disk.write_data(at, data_of(self.next_old));
+                    self.disk.write_data(at, data_of(self.next_old), false);
                     batch.push(Exception {
                         old: self.next_old,
                         new: next,
