@@ -45,8 +45,11 @@ pub(super) struct Copy<T: Types> {
     pub(super) began: T::Moment,
     /// Writes to the origin that wait for it.
     pub(super) origin_bios: T::Bios,
-    /// The write to the snapshot that is the copy, since it replaces whole chunks.
-    pub(super) full: Option<T::Bio>,
+    /// Whether it is a write to the snapshot that is to be on stable storage when it is over. The bio does not
+    /// say so for ever: a device without a volatile cache takes that from it.
+    pub(super) must_last: bool,
+    /// Writes to the snapshot that are a part of the copy, or all of it, and are not over with it.
+    pub(super) carried: T::Bios,
 }
 
 /// One snapshot's part in a copy.
@@ -77,7 +80,8 @@ impl<T: Types> Copy<T> {
             epoch: None,
             began: T::now(),
             origin_bios: T::Bios::default(),
-            full: None,
+            must_last: false,
+            carried: T::Bios::default(),
         }
     }
 
@@ -148,6 +152,26 @@ impl<T: Types> Spare<T> {
         self.len() == 0
     }
 
+    /// How many copies are to be started, up to `most`; of those that [`Spare::started`] returns first, the
+    /// first sector of the origin that they are of, and the first after them. `None` if there are none.
+    pub fn to_be_started(&self, most: usize) -> Option<(usize, u64, u64)> {
+        let starts = || self.started.iter().rev().take(most);
+        let from = starts().map(|start| start.sector).min()?;
+        let until = starts().map(|start| start.sector + start.sectors).max()?;
+        Some((starts().count(), from, until))
+    }
+
+    /// Who needs them.
+    pub fn why(&self) -> Option<Why> {
+        self.started.last().map(|start| start.why)
+    }
+
+    /// The snapshots that they are for.
+    pub fn snapshots(&self) -> impl Iterator<Item = &T::Snapshot> {
+        let members = self.started.iter().flat_map(|start| start.to.iter());
+        members.flatten().map(|(snapshot, _)| snapshot)
+    }
+
     /// Whether there are copies to be started.
     pub(super) fn has_started(&self) -> bool {
         self.started.last().is_some()
@@ -157,6 +181,19 @@ impl<T: Types> Spare<T> {
     pub fn started(&mut self) -> Option<Start<T>> {
         self.started.pop()
     }
+}
+
+/// Who needs a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// A write to the origin, which waits until it is recorded.
+    Origin,
+    /// A write to a part of a chunk of the snapshot, which [`Shard::overlay`] can make a part of it.
+    ///
+    /// [`Shard::overlay`]: super::Shard::overlay
+    Snapshot,
+    /// Nobody yet.
+    Ahead,
 }
 
 /// What to copy.
@@ -171,6 +208,8 @@ pub struct Start<T: Types> {
     pub sectors: u64,
     /// How many chunks these are.
     pub chunks: u64,
+    /// Who needs it.
+    pub why: Why,
     /// The snapshots to copy to, each with the first sector of its COW device. Their number in here
     /// is the one of their bit in `copied`'s `failed`.
     pub to: [Option<(T::Snapshot, u64)>; MAX_MEMBERS],
@@ -191,6 +230,8 @@ pub struct Item {
     pub chunks: u64,
     /// Whether they are on the COW device.
     pub copied: bool,
+    /// Whether they are on its stable storage already.
+    pub stable: bool,
     /// Whether they could not be read when that was tried ahead: there is nothing to record, and nothing is
     /// wrong. Such an item is done with when all before it are recorded.
     pub given_up: bool,
@@ -210,8 +251,8 @@ impl Item {
 pub struct Copied<T: Types> {
     /// For each of its snapshots.
     pub snapshots: [Option<CopiedFor<T>>; MAX_MEMBERS],
-    /// The write to a snapshot that was the copy, if it is over.
-    pub full: Option<T::Bio>,
+    /// The writes to a snapshot that were a part of the copy and are over.
+    pub carried: T::Bios,
 }
 
 /// What is to be done for one of the snapshots of a copy.
@@ -234,9 +275,10 @@ pub struct Finished<T: Types> {
     pub origin: T::Bios,
     /// What waited in each of its snapshots.
     pub snapshots: [Option<Released<T>>; MAX_MEMBERS],
-    /// The write to a snapshot that was the copy, and whether it is on stable storage; `None` if it was over
-    /// before.
-    pub full: Option<(T::Bio, bool)>,
+    /// The writes to a snapshot that were a part of the copy and were not over before.
+    pub carried: T::Bios,
+    /// Whether these are on stable storage; else they fail.
+    pub recorded: bool,
 }
 
 /// What a finished copy held back in one of its snapshots.

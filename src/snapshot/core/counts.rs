@@ -44,10 +44,12 @@ pub struct OriginCounts {
     pub writes_passed: u64,
     /// Writes that began to wait for a copy: each time.
     pub writes_waited: u64,
-    /// Reads of the origin for copies.
+    /// Copies, each of which one read of the origin serves.
     pub copies: u64,
     /// The sectors of them.
     pub copied_sectors: u64,
+    /// Those that were not read, since the same were read for a copy with another chunk size.
+    pub together: u64,
     /// Sectors that were copied ahead of one who writes in sequence.
     pub ahead: u64,
     /// Those that were written then.
@@ -63,6 +65,7 @@ impl OriginCounts {
         self.writes_waited += other.writes_waited;
         self.copies += other.copies;
         self.copied_sectors += other.copied_sectors;
+        self.together += other.together;
         self.ahead += other.ahead;
         self.ahead_used += other.ahead_used;
         self.ahead_unused += other.ahead_unused;
@@ -82,6 +85,8 @@ pub struct SnapshotCounts {
     pub writes_whole: u64,
     /// Writes that began to wait for a copy: each time.
     pub writes_waited: u64,
+    /// Those of them that were put into the copy before it was written.
+    pub writes_overlaid: u64,
     /// Copies that it had a part in.
     pub copies: u64,
     /// Those of them that another snapshot had begun, so that nothing was read.
@@ -101,6 +106,7 @@ impl SnapshotCounts {
         self.writes_cow += other.writes_cow;
         self.writes_whole += other.writes_whole;
         self.writes_waited += other.writes_waited;
+        self.writes_overlaid += other.writes_overlaid;
         self.copies += other.copies;
         self.copies_shared += other.copies_shared;
         self.copied_chunks += other.copied_chunks;

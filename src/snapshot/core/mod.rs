@@ -23,6 +23,8 @@
 //! 1. A write needs a chunk that a snapshot does not have. [`Shard::write_origin`] or
 //!    [`Shard::write_snapshot`] has the snapshot hand out a chunk, notes a copy as pending, and keeps
 //!    the bio waiting with it.
+//!    Where the data passes through memory of ours, writes to the snapshot that wait are put into it there:
+//!    [`Shard::overlay`].
 //! 2. The copy is done: [`Shard::copied`]. From now on the snapshot reads the chunk from the COW
 //!    device and writes it there, and the shard's *epoch* is closed: reads that went to the origin
 //!    before are counted in it, and the copy waits for them.
@@ -64,6 +66,7 @@ pub use copy::{
     Released,
     Spare,
     Start,
+    Why,
     MAX_MEMBERS, //
 };
 pub use counts::{
@@ -140,8 +143,14 @@ pub trait Types: Sized {
     /// Nanoseconds since then. Any context.
     fn since(then: &Self::Moment) -> u64;
 
-    /// Whether a write is to be on stable storage when it is over.
+    /// Whether a write that was not submitted yet is to be on stable storage when it is over.
     fn must_last(bio: &Self::Bio) -> bool;
+
+    /// The first sector after those of a bio.
+    fn end(bio: &Self::Bio) -> u64;
+
+    /// Whether a write has data that can be put into a chunk in memory: see [`Shard::overlay`].
+    fn has_data(bio: &Self::Bio) -> bool;
 }
 
 /// What a shard asks of a snapshot, with its lock held: none of it may sleep.
@@ -212,6 +221,9 @@ pub trait Incoming<B> {
 pub trait Bios<B>: Default {
     /// Appends a bio.
     fn push(&mut self, bio: B);
+
+    /// Takes the first bio.
+    fn pop(&mut self) -> Option<B>;
 
     /// Appends all of `others`, which is empty then.
     fn append(&mut self, others: &mut Self);

@@ -18,6 +18,7 @@ use super::{
         Released,
         Spare,
         Start,
+        Why,
         MAX_MEMBERS, //
     },
     counts::{
@@ -338,7 +339,8 @@ impl<T: Types> Shard<T> {
             match self.start_copies(covered, until, spare) {
                 Ok(Some(wait)) if spare.has_started() => {
                     let mut end = covered;
-                    for start in spare.started.iter() {
+                    for start in spare.started.iter_mut() {
+                        start.why = Why::Ahead;
                         end = end.max(start.sector + start.sectors);
                         if let Some(copy) = self.copy_mut(start.copy) {
                             copy.ahead = true;
@@ -533,6 +535,7 @@ impl<T: Types> Shard<T> {
                     sector,
                     sectors,
                     chunks: allocation.chunks,
+                    why: Why::Origin,
                     to: [const { None }; MAX_MEMBERS],
                 };
                 start.to[0] = Some(to);
@@ -670,7 +673,11 @@ impl<T: Types> Shard<T> {
                 let begun = if whole > 0 {
                     self.begin(index, old, chunks.min(whole), None, spare)
                 } else {
-                    self.begin(index, old, 1, Some(start), spare)
+                    let begun = self.begin(index, old, 1, Some(start), spare);
+                    if let Some(start) = spare.started.last_mut() {
+                        start.why = Why::Snapshot;
+                    }
+                    begun
                 };
                 match begun {
                     Ok((copy, chunks)) => (copy, chunks, (whole > 0).then_some(())),
@@ -695,6 +702,7 @@ impl<T: Types> Shard<T> {
         let Some(copy_ref) = self.copy_mut(copy) else {
             return SnapshotWrite::Gone(bio);
         };
+        copy_ref.must_last |= full.is_some() && bio.must_last();
         let Some(member) = copy_ref.member_mut(id) else {
             return SnapshotWrite::Gone(bio);
         };
@@ -711,25 +719,60 @@ impl<T: Types> Shard<T> {
 
     // --- Copies that go on
 
-    /// A copy is done, or failed for the snapshots whose bits are set in `failed`. `full` is the
-    /// write to a snapshot that it was: it is over, unless it failed or is to be on stable storage then.
+    /// What a copy is of was read into memory, up to sector `end` of the origin: takes the writes to the
+    /// snapshot that wait for the copy and that can be put into the data, in this order, before it is
+    /// written. They become a part of the copy, and go to [`Shard::copied`] with it.
+    pub fn overlay(&mut self, id: CopyId, end: u64) -> T::Bios {
+        let mut taken = T::Bios::default();
+        let Some(copy) = self.copy_mut(id) else {
+            return taken;
+        };
+        // What is in memory goes to all members.
+        let [Some(member), None, ..] = &mut copy.members else {
+            return taken;
+        };
+        let mut left = T::Bios::default();
+        let mut count = 0;
+        while let Some(bio) = member.bios.pop() {
+            if T::has_data(&bio) && T::end(&bio) <= end {
+                taken.push(bio);
+                count += 1;
+            } else {
+                left.push(bio);
+            }
+        }
+        member.bios = left;
+        let slot = member.slot;
+        if let Some(slot) = self.slot_mut(slot) {
+            slot.counts.writes_overlaid += count;
+        }
+        taken
+    }
+
+    /// A copy is done, or failed for the snapshots whose bits are set in `failed`; `stable` if it is on
+    /// stable storage. `carried` are the writes to a snapshot that were a part of it, or all of it: they are
+    /// over, unless they failed or are to be on stable storage then.
     pub fn copied(
         &mut self,
         id: CopyId,
         failed: usize,
-        full: Option<T::Bio>,
+        stable: bool,
+        mut carried: T::Bios,
         reads: &Epochs,
     ) -> Copied<T> {
         let mut done = Copied {
             snapshots: [const { None }; MAX_MEMBERS],
-            full: None,
+            carried: T::Bios::default(),
         };
         let Some(mut copy) = self.take(id) else {
             return done;
         };
-        match full {
-            Some(bio) if failed == 0 && !T::must_last(&bio) => done.full = Some(bio),
-            full => copy.full = full,
+        while let Some(bio) = carried.pop() {
+            if failed == 0 && !copy.must_last && !T::must_last(&bio) {
+                done.carried.push(bio);
+            } else {
+                copy.carried.push(bio);
+            }
         }
         // Who needs it by now begins it again.
         copy.given_up = copy.ahead && failed == usize::MAX;
@@ -746,7 +789,7 @@ impl<T: Types> Shard<T> {
             let mut bios = T::Bios::default();
             if member.good {
                 bios = core::mem::take(&mut member.bios);
-                if done.full.is_some() || !bios.is_empty() {
+                if !done.carried.is_empty() || !bios.is_empty() {
                     member.snapshot.promise(member.ticket);
                 }
             }
@@ -764,6 +807,7 @@ impl<T: Types> Shard<T> {
                 new: member.new,
                 chunks,
                 copied: member.good,
+                stable,
                 given_up,
             };
             *copied = Some(CopiedFor {
@@ -841,10 +885,9 @@ impl<T: Types> Shard<T> {
         let mut finished = Finished {
             origin: core::mem::take(&mut copy.origin_bios),
             snapshots: [const { None }; MAX_MEMBERS],
-            full: None,
+            carried: core::mem::take(&mut copy.carried),
+            recorded: copy.members.iter().flatten().all(|member| member.good),
         };
-        let all_good = copy.members.iter().flatten().all(|member| member.good);
-        finished.full = copy.full.take().map(|bio| (bio, all_good));
         let Copy {
             old,
             chunks,

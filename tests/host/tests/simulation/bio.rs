@@ -37,6 +37,8 @@ pub struct Bio {
     /// What is written; 0 for a read.
     pub tag: u32,
     pub fua: bool,
+    /// Whether that is to be seen of it.
+    pub flag: bool,
     pub issued: u64,
     over: bool,
 }
@@ -56,6 +58,7 @@ impl Bio {
             sectors,
             tag,
             fua,
+            flag: fua,
             issued,
             over: false,
         }
@@ -108,6 +111,10 @@ pub struct Queue(pub VecDeque<Bio>);
 impl Bios<Bio> for Queue {
     fn push(&mut self, bio: Bio) {
         self.0.push_back(bio);
+    }
+
+    fn pop(&mut self) -> Option<Bio> {
+        self.0.pop_front()
     }
 
     fn append(&mut self, others: &mut Self) {
@@ -171,7 +178,7 @@ impl Incoming<Bio> for Mapped {
     }
 
     fn must_last(&self) -> bool {
-        self.bio.fua
+        self.bio.flag
     }
 
     fn into_bio(self) -> Bio {
@@ -198,7 +205,7 @@ impl Incoming<Bio> for Again {
     }
 
     fn must_last(&self) -> bool {
-        self.0.fua
+        self.0.flag
     }
 
     fn into_bio(self) -> Bio {

@@ -321,7 +321,9 @@ impl World {
                 history.push(Sector::new(content.tag));
             }
         }
+        let cacheless = self.rng.chance(250);
         self.members.push(Some(Member {
+            cacheless,
             handle,
             slot: SlotId(u32::MAX),
             cow: Cow {

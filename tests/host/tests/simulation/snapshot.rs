@@ -30,7 +30,15 @@ impl Types for Simulated {
     }
 
     fn must_last(bio: &Bio) -> bool {
-        bio.fua
+        bio.flag
+    }
+
+    fn end(bio: &Bio) -> u64 {
+        bio.end()
+    }
+
+    fn has_data(bio: &Bio) -> bool {
+        bio.tag != 0
     }
 }
 
@@ -41,6 +49,10 @@ pub struct FlushQueue(pub VecDeque<Rc<Flush>>);
 impl Bios<Rc<Flush>> for FlushQueue {
     fn push(&mut self, flush: Rc<Flush>) {
         self.0.push_back(flush);
+    }
+
+    fn pop(&mut self) -> Option<Rc<Flush>> {
+        self.0.pop_front()
     }
 
     fn append(&mut self, others: &mut Self) {

@@ -2,7 +2,7 @@
 
 //! What processors do, in steps between which others get their turn.
 
-use crate::bio::{Again, Bio, Device, Mapped};
+use crate::bio::{Again, Bio, Device, Mapped, Queue};
 use crate::disk::Content;
 use crate::io::{Disks, Flush, Kind, Then};
 use crate::snapshot::{Handle, Job, Simulated};
@@ -30,6 +30,10 @@ pub struct CopyWrites {
     copy: CopyId,
     left: usize,
     failed: usize,
+    /// Whether they go to stable storage.
+    stable: bool,
+    /// Users' writes that are a part of them.
+    carried: Queue,
 }
 
 /// What is to be done next.
@@ -82,7 +86,8 @@ pub enum Task {
         shard: usize,
         copy: CopyId,
         failed: usize,
-        full: Option<Bio>,
+        stable: bool,
+        carried: Queue,
     },
     /// A snapshot's exceptions go to its pipeline.
     Complete {
@@ -230,11 +235,15 @@ impl World {
             }
             Task::SubmitCow {
                 number,
-                bio,
+                mut bio,
                 sector,
                 after,
             } => {
-                let (data, fua) = (self.contents(&bio), bio.fua);
+                let (data, mut fua) = (self.contents(&bio), bio.fua);
+                if self.member(number).cacheless {
+                    bio.flag = false;
+                    fua = true;
+                }
                 let kind = Kind::Write(data, fua);
                 self.send(
                     Disks::Cow(number),
@@ -269,8 +278,9 @@ impl World {
                 shard,
                 copy,
                 failed,
-                full,
-            } => self.copied(shard, copy, failed, full),
+                stable,
+                carried,
+            } => self.copied(shard, copy, failed, stable, carried),
             Task::Complete {
                 handle,
                 ticket,
@@ -531,7 +541,8 @@ impl World {
                 shard,
                 copy,
                 failed: usize::from(failed),
-                full: Some(bio),
+                stable: bio.fua,
+                carried: Queue([bio].into()),
             }),
             After::Merging(epoch) => {
                 let merge = self.merge.as_ref();
@@ -579,23 +590,51 @@ impl World {
                 shard,
                 copy: start.copy,
                 failed: usize::MAX,
-                full: None,
+                stable: false,
+                carried: Queue::default(),
             });
             return;
         }
+        let mut data = data.to_vec();
+        // Through memory of ours, or in kcopyd's.
+        let in_memory = self.rng.chance(500);
+        let carried = if in_memory {
+            self.overlay(shard, &start, &mut data)
+        } else {
+            Queue::default()
+        };
+        let stable = in_memory && self.rng.chance(500);
+        self.counts.stable_copies += u64::from(stable);
         let writes = Rc::new(RefCell::new(CopyWrites {
             shard,
             copy: start.copy,
             left: start.to.iter().flatten().count(),
             failed: 0,
+            stable,
+            carried,
         }));
         let to = start.to.into_iter().enumerate();
         for (nth, (snapshot, sector)) in to.filter_map(|(nth, to)| Some((nth, to?))) {
             let data = data.iter().copied().map(Some).collect();
             let then = Then::CopyWritten(writes.clone(), nth);
             let disk = Disks::Cow(snapshot.number);
-            self.send(disk, sector as usize, Kind::Write(data, false), then);
+            self.send(disk, sector as usize, Kind::Write(data, stable), then);
         }
+    }
+
+    /// Puts users' writes into what is copied.
+    fn overlay(&mut self, shard: usize, start: &Start<Simulated>, data: &mut [Content]) -> Queue {
+        let end = start.sector + data.len() as u64;
+        let carried = self.numbered(shard).shard.overlay(start.copy, end);
+        for bio in &carried.0 {
+            self.note(|| format!("{bio:?} is put into copy {:?}", start.copy));
+            let at = (bio.sector - start.sector) as usize;
+            for (to, from) in data[at..].iter_mut().zip(self.contents(bio)) {
+                *to = from.expect("a write writes something");
+            }
+        }
+        self.counts.overlaid += carried.0.len() as u64;
+        carried
     }
 
     /// A copy was written for one of its snapshots.
@@ -608,16 +647,19 @@ impl World {
                 shard: writes.shard,
                 copy: writes.copy,
                 failed: writes.failed,
-                full: None,
+                stable: writes.stable,
+                carried: std::mem::take(&mut writes.carried),
             });
         }
     }
 
-    fn copied(&mut self, shard: usize, copy: CopyId, failed: usize, full: Option<Bio>) {
+    fn copied(&mut self, shard: usize, copy: CopyId, failed: usize, stable: bool, carried: Queue) {
         self.counts.failed_copies += u64::from(failed != 0);
         let part = self.numbered(shard);
-        let Copied { snapshots, full } = part.shard.copied(copy, failed, full, &part.reads);
-        if let Some(bio) = full {
+        let Copied { snapshots, carried } =
+            part.shard
+                .copied(copy, failed, stable, carried, &part.reads);
+        for bio in carried.0 {
             self.counts.early_ends += 1;
             self.end_write(bio, true);
         }
@@ -661,8 +703,8 @@ impl World {
                 }
             }
         }
-        if let Some((bio, good)) = finished.full {
-            self.end_write(bio, good);
+        for bio in finished.carried.0 {
+            self.end_write(bio, finished.recorded);
         }
         self.wake_merge();
     }

@@ -139,8 +139,21 @@ impl World {
         if good.is_empty() {
             return Step::Failing(bad);
         }
+        if good.iter().all(|(_, item)| item.stable) {
+            self.counts.flushes_saved += 1;
+            return self.record(number, good, bad);
+        }
         self.send_flush(Disks::Cow(number), Then::Worker(number));
         Step::Flushing(good, bad)
+    }
+
+    fn record(&mut self, number: usize, items: Items, bad: Items) -> Step {
+        let records = items
+            .iter()
+            .flat_map(|(_, item)| (0..item.chunks).map(move |n| (item.old + n, item.new + n)));
+        let kind = Kind::Record(records.collect());
+        self.send(Disks::Cow(number), 0, kind, Then::Worker(number));
+        Step::Recording(items, bad)
     }
 
     /// A request of the worker is over.
@@ -151,14 +164,7 @@ impl World {
                 items.append(&mut bad);
                 Step::Failing(items)
             }
-            Step::Flushing(items, bad) => {
-                let records = items.iter().flat_map(|(_, item)| {
-                    (0..item.chunks).map(move |n| (item.old + n, item.new + n))
-                });
-                let kind = Kind::Record(records.collect());
-                self.send(Disks::Cow(number), 0, kind, Then::Worker(number));
-                Step::Recording(items, bad)
-            }
+            Step::Flushing(items, bad) => self.record(number, items, bad),
             Step::Recording(items, bad) => Step::Recorded(items, bad),
             other => panic!("a request of a worker that is {other:?} is over"),
         };

@@ -42,6 +42,8 @@ pub struct Member {
     pub handle: Handle,
     pub slot: SlotId,
     pub cow: Cow,
+    /// Whether its COW device has no volatile cache.
+    pub cacheless: bool,
     /// The model of its device; empty while it is being merged, since it is the origin then.
     pub history: Vec<Sector>,
     /// Requests of users under way.

@@ -52,6 +52,10 @@ impl Bios<Bio> for Queue {
         self.0.push(bio);
     }
 
+    fn pop(&mut self) -> Option<Bio> {
+        self.0.pop()
+    }
+
     fn append(&mut self, others: &mut Self) {
         self.0.append(&mut others.0);
     }
@@ -78,6 +82,14 @@ impl Types for Threads {
 
     fn must_last(_bio: &Bio) -> bool {
         false
+    }
+
+    fn end(bio: &Bio) -> u64 {
+        bio.sector + 1
+    }
+
+    fn has_data(_bio: &Bio) -> bool {
+        true
     }
 }
 
@@ -265,7 +277,7 @@ impl World {
     fn copied(&self, copy: crate::snapshot_core::CopyId) {
         let (copied, due) = {
             let mut shard = self.shard.lock().unwrap();
-            let copied = shard.copied(copy, 0, None, &self.reads);
+            let copied = shard.copied(copy, 0, false, Queue::default(), &self.reads);
             (copied, shard.is_due(&self.reads))
         };
         for copied in copied.snapshots.into_iter().flatten() {
