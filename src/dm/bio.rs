@@ -169,6 +169,14 @@ impl Bio {
         to_result(unsafe { shim::dm_shim_bio_error(self.as_ptr()) })
     }
 
+    /// Copies the data of a write, which `to` is as long as.
+    pub(crate) fn copy_data(&self, to: &mut [u8]) {
+        assert!(self.op() == Op::Write && to.len() >> SECTOR_SHIFT == self.sectors() as usize);
+        // SAFETY: By the type's invariant the bio is valid and ours; it is a write, so that it has data, which
+        // there is room for.
+        unsafe { shim::dm_shim_bio_copy_data(self.as_ptr(), to.as_mut_ptr()) }
+    }
+
     /// Submits the bio to the device it is directed to, which must be another than the one it came
     /// from. Not for a bio that was taken when it had ended. May sleep.
     pub(crate) fn submit(self) {

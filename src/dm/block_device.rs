@@ -16,6 +16,18 @@ use {
     }, //
 };
 
+/// How a device is made to keep what was written.
+#[cfg(not(under_c_core))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    /// It has no volatile cache.
+    Itself,
+    /// It can write past its volatile cache.
+    ByFua,
+    /// Its volatile cache has to be flushed.
+    ByFlush,
+}
+
 /// A block device that is open while it is borrowed.
 ///
 /// Wraps `struct block_device`. Printed, it is the device's `major:minor`.
@@ -66,6 +78,23 @@ impl BlockDevice {
     pub(crate) fn flush(&self) -> Result {
         // SAFETY: By the type's invariant the device is open.
         to_result(unsafe { shim::dm_shim_bdev_flush(self.as_ptr()) })
+    }
+
+    /// How the device is made to keep what was written. An administrator may change it.
+    #[cfg(not(under_c_core))]
+    pub(crate) fn keeping(&self) -> Keeping {
+        // SAFETY: By the type's invariant the device is open.
+        let (cache, fua) = unsafe {
+            (
+                shim::dm_shim_bdev_has_cache(self.as_ptr()),
+                shim::dm_shim_bdev_has_fua(self.as_ptr()),
+            )
+        };
+        match (cache, fua) {
+            (false, _) => Keeping::Itself,
+            (true, true) => Keeping::ByFua,
+            (true, false) => Keeping::ByFlush,
+        }
     }
 
     /// The device's size in sectors. It may change while the device is open.

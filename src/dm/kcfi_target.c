@@ -2,6 +2,7 @@
 /*
  * As kcfi.c, of the functions that C calls in dm-snapshot.ko.
  */
+#include <linux/dm-io.h>
 #include <linux/dm-kcopyd.h>
 #include <linux/fs.h>
 #include "shim.h"
@@ -29,6 +30,7 @@ OPTIONAL(iterate_devices);
 OPTIONAL(io_hints);
 
 TYPE(CopyOf__copied, dm_kcopyd_notify_fn);
+TYPE(Transfer__over, io_notify_fn);
 
 TYPE(files__open__optional, int (*)(struct inode *, struct file *));
 TYPE(files__show__optional, int (*)(struct seq_file *, void *));

@@ -24,6 +24,7 @@
 //! | `Bio` | `struct bio`; `BioList` those that wait |
 //! | `OwnedDevice` | `dm_get_device()`; `DeviceRef` for whoever uses the device meanwhile |
 //! | `kcopyd` | copies from one device to others |
+//! | `io` | `dm_io()`; `Transfer` copies through memory of ours |
 //! | `IrqSpinLock` | `spin_lock_irqsave()` |
 //! | `WaitQueue` | `wait_event()` |
 //! | `noio`, `plugged` | `memalloc_noio_save()`, `struct blk_plug` |
@@ -46,6 +47,8 @@ mod signal;
 mod workqueue;
 
 pub(crate) use block_device::BlockDevice;
+#[cfg(not(under_c_core))]
+pub(crate) use block_device::Keeping;
 pub(crate) use device::{
     Device,
     HeldDevice, //

@@ -11,6 +11,13 @@ pub(crate) fn cow_threshold() -> u32 {
     unsafe { shim::dm_shim_cow_threshold() }
 }
 
+/// Whether `snapshot_copy_throttle` keeps copying from taking all of the time. The administrator may change it
+/// at any time.
+pub(crate) fn copy_is_throttled() -> bool {
+    // SAFETY: It reads a variable.
+    unsafe { shim::dm_shim_copy_is_throttled() }
+}
+
 /// `snapshot_full_seconds`: for how long the last 5 % of a COW device should last at least; 0 if
 /// nothing is to be done for that. The administrator may change it at any time.
 pub(crate) fn full_seconds() -> u32 {

@@ -66,6 +66,11 @@ unsigned int dm_shim_cow_threshold(void)
 	return READ_ONCE(snapshot_cow_threshold);
 }
 
+bool dm_shim_copy_is_throttled(void)
+{
+	return READ_ONCE(snapshot_copy_throttle.throttle) < 100;
+}
+
 struct dm_kcopyd_throttle *dm_shim_copy_throttle(void)
 {
 	return &snapshot_copy_throttle;
@@ -293,6 +298,16 @@ int dm_shim_bdev_flush(struct block_device *bdev)
 	return blkdev_issue_flush(bdev);
 }
 
+bool dm_shim_bdev_has_cache(struct block_device *bdev)
+{
+	return bdev_write_cache(bdev);
+}
+
+bool dm_shim_bdev_has_fua(struct block_device *bdev)
+{
+	return bdev_fua(bdev);
+}
+
 /* struct bio */
 
 static_assert(DM_MAPIO_SUBMITTED == 0);
@@ -331,6 +346,18 @@ void *dm_shim_bio_data(struct bio *bio, size_t bytes)
 int dm_shim_bio_error(const struct bio *bio)
 {
 	return blk_status_to_errno(bio->bi_status);
+}
+
+/* The data of a write; there must be room for all of it. */
+void dm_shim_bio_copy_data(struct bio *bio, char *to)
+{
+	struct bvec_iter iter;
+	struct bio_vec vec;
+
+	bio_for_each_segment(vec, bio, iter) {
+		memcpy_from_bvec(to, &vec);
+		to += vec.bv_len;
+	}
 }
 
 void dm_shim_bio_submit(struct bio *bio)

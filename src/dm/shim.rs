@@ -110,6 +110,7 @@ extern "C" {
     pub(super) fn dm_shim_cow_threshold() -> c_uint;
     pub(super) fn dm_shim_full_seconds() -> c_uint;
     pub(super) fn dm_shim_overflow_keep() -> bool;
+    pub(super) fn dm_shim_copy_is_throttled() -> bool;
     pub(super) fn dm_shim_copy_throttle() -> *mut dm_kcopyd_throttle;
 
     pub(super) fn dm_shim_register(
@@ -154,6 +155,8 @@ extern "C" {
     pub(super) fn dm_shim_put_device(ti: *mut dm_target, dev: *mut dm_dev);
 
     pub(super) fn dm_shim_bdev_flush(bdev: *mut bindings::block_device) -> c_int;
+    pub(super) fn dm_shim_bdev_has_cache(bdev: *mut bindings::block_device) -> bool;
+    pub(super) fn dm_shim_bdev_has_fua(bdev: *mut bindings::block_device) -> bool;
 
     pub(super) fn dm_shim_bio_set_dev(bio: *mut bindings::bio, bdev: *mut bindings::block_device);
     pub(super) fn dm_shim_bio_is_write(bio: *const bindings::bio) -> bool;
@@ -161,6 +164,7 @@ extern "C" {
     pub(super) fn dm_shim_bio_accept_partial(bio: *mut bindings::bio, sectors: c_uint);
     pub(super) fn dm_shim_bio_data(bio: *mut bindings::bio, bytes: usize) -> *mut c_void;
     pub(super) fn dm_shim_bio_error(bio: *const bindings::bio) -> c_int;
+    pub(super) fn dm_shim_bio_copy_data(bio: *mut bindings::bio, to: *mut u8);
     pub(super) fn dm_shim_bio_submit(bio: *mut bindings::bio);
     pub(super) fn dm_shim_bio_end(bio: *mut bindings::bio, error: c_int);
 

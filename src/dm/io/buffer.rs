@@ -27,6 +27,13 @@ impl IoBuffer {
         Ok(Self(VVec::from_elem(0, bytes, GFP_KERNEL)?))
     }
 
+    /// The same without waiting for memory, and without a word in the log if there is none. May sleep.
+    #[cfg(not(under_c_core))]
+    pub(crate) fn if_there_is_room(bytes: usize) -> Result<Self, AllocError> {
+        // INVARIANT: A `VVec` is `vmalloc()` memory.
+        Ok(Self(VVec::from_elem(0, bytes, GFP_NOWAIT | __GFP_NOWARN)?))
+    }
+
     /// The address of the first of `bytes`, all of which lie in this buffer. It may be written to
     /// where nobody looks at the buffer meanwhile.
     pub(super) fn at(&self, bytes: &Range<usize>) -> *mut c_void {

@@ -27,10 +27,12 @@ use kernel::{
 /// Sectors are 512 bytes, whatever the device's blocks are.
 const SECTOR_SHIFT: u32 = 9;
 
-/// All of this is metadata: schedulers and `blktrace` want to know.
+const READ_DATA: bindings::blk_opf_t = bindings::req_op_REQ_OP_READ;
+const WRITE_DATA: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE;
+/// What is metadata: schedulers and `blktrace` want to know.
 const REQ_META: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_META;
-const READ: bindings::blk_opf_t = bindings::req_op_REQ_OP_READ | REQ_META;
-const WRITE: bindings::blk_opf_t = bindings::req_op_REQ_OP_WRITE | REQ_META;
+const READ: bindings::blk_opf_t = READ_DATA | REQ_META;
+const WRITE: bindings::blk_opf_t = WRITE_DATA | REQ_META;
 const FUA: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_FUA;
 const PREFLUSH: bindings::blk_opf_t = 1 << bindings::req_flag_bits___REQ_PREFLUSH;
 
@@ -39,6 +41,18 @@ const WAIT: ffi::dm_io_notify = ffi::dm_io_notify {
     fn_: None,
     context: ptr::null_mut(),
 };
+
+/// What is to be done with data.
+#[cfg(not(under_c_core))]
+#[derive(Clone, Copy)]
+pub(super) enum Data {
+    /// It is read.
+    Read,
+    /// It is written, perhaps into a volatile cache.
+    Write,
+    /// It is written to stable storage (`REQ_FUA`).
+    WriteStable,
+}
 
 /// A dm-io client.
 ///
@@ -153,7 +167,38 @@ impl IoClient {
         };
         // SAFETY: The caller vouches for the device and the buffer, whose bounds were checked by
         // slicing it.
-        unsafe { self.submit(opf, mem, region, notify) }
+        unsafe { self.submit(opf, mem, &mut [region], notify) }
+    }
+
+    /// Starts to read one region into the `bytes` of `buffer`, or to write these to all `regions`, each of
+    /// which is as long as they are.
+    ///
+    /// # Safety
+    ///
+    /// If it succeeds, the devices must stay open, `buffer` must stay valid, and for a read nobody may look
+    /// at it, until the request is over, which `notify` is told of: it must have a function, which may
+    /// be called in any context.
+    #[cfg(not(under_c_core))]
+    pub(super) unsafe fn start_data(
+        &self,
+        what: Data,
+        regions: &mut [ffi::dm_io_region],
+        buffer: &IoBuffer,
+        bytes: Range<usize>,
+        notify: ffi::dm_io_notify,
+    ) -> Result {
+        let opf = match what {
+            Data::Read => READ_DATA,
+            Data::Write => WRITE_DATA,
+            Data::WriteStable => WRITE_DATA | FUA,
+        };
+        let mem = ffi::dm_io_memory {
+            type_: ffi::DM_IO_VMA,
+            offset: 0,
+            ptr: buffer.at(&bytes),
+        };
+        // SAFETY: The caller vouches for the devices and the buffer, whose bounds were checked by slicing it.
+        unsafe { self.submit(opf, mem, regions, notify) }
     }
 
     /// Writes zeroes to `extent`. They may remain in a volatile cache. Sleeps.
@@ -190,21 +235,21 @@ impl IoClient {
         };
         // SAFETY: The caller vouches for the device and for `self`, in which the page list lives.
         // It has no end, so it is long enough for any region.
-        unsafe { self.submit(WRITE, mem, region, notify) }
+        unsafe { self.submit(WRITE, mem, &mut [region], notify) }
     }
 
     /// Submits a request, and waits for it if `notify` has no function.
     ///
     /// # Safety
     ///
-    /// `region.bdev` must be open, and `mem` must describe memory as large as the region that is
-    /// valid, and for a read exclusive, until the request is over: when the call returns or, with
+    /// The devices of `regions`, one for a read, must be open, and `mem` must describe memory as large as each
+    /// of them that is valid, and for a read exclusive, until the request is over: when the call returns or, with
     /// a function in `notify`, when that is called.
     unsafe fn submit(
         &self,
         opf: bindings::blk_opf_t,
         mem: ffi::dm_io_memory,
-        mut region: ffi::dm_io_region,
+        regions: &mut [ffi::dm_io_region],
         notify: ffi::dm_io_notify,
     ) -> Result {
         let mut request = ffi::dm_io_request {
@@ -213,13 +258,14 @@ impl IoClient {
             notify,
             client: self.client.as_ptr(),
         };
-        // SAFETY: The caller vouches for the region and the memory. dm-io copies what it needs of
-        // `request` and `region` before it returns.
+        // SAFETY: The caller vouches for the regions and the memory. dm-io copies what it needs of
+        // `request` and `regions` before it returns.
         to_result(unsafe {
             ffi::dm_io(
                 &mut request,
-                1,
-                &mut region,
+                // CAST: A handful.
+                regions.len() as c_uint,
+                regions.as_mut_ptr(),
                 ptr::null_mut(),
                 ptr::null_mut(),
                 // `IOPRIO_DEFAULT`: that of the submitting task.
