@@ -29,12 +29,14 @@
 //! | `Snapshot::room` (spinlock) | how full the COW device becomes |
 //! | `Snapshot::order` (spinlock) | the order in which exceptions are recorded |
 //! | the store's own | chunks handed out |
+//! | `Copier::pool` (spinlock) | memory that copies pass through, while it is not used |
 //! | `Snapshot::devices` (spinlock) | which table's devices a snapshot uses |
 //! | `Snapshot::written` (spinlock, interrupts off) | writes of whole chunks that are over |
 //!
 //! None is held while I/O is submitted or waited for, but for the first three.
 
 mod arguments;
+mod copier;
 mod copy_job;
 // Public for the host, whose tests use more of it.
 #[expect(unreachable_pub, dead_code, unused_imports)]

@@ -3,6 +3,10 @@
 //! An origin: a device that there are snapshots of.
 
 use super::{
+    copier::{
+        self,
+        Copier, //
+    },
     copy_job::CopyJob,
     core::{
         shard_of,
@@ -18,6 +22,7 @@ use super::{
         Shard,
         SlotId,
         Spare,
+        Why,
         MAX_MEMBERS,
         SHARDS, //
     },
@@ -31,7 +36,9 @@ use super::{
     types::Kernel, //
 };
 use crate::dm::{
+    io::Place,
     kcopyd::{
+        CopyOf,
         Kcopyd,
         Region,
         Throttle, //
@@ -44,7 +51,9 @@ use crate::dm::{
     params,
     plugged,
     Bio,
+    BioList,
     DeviceRef,
+    Keeping,
     WaitQueue,
     Workqueue, //
 };
@@ -123,6 +132,9 @@ pub(super) struct Origin {
     shards: [ShardCell; SHARDS],
     /// Copies for all snapshots of the origin.
     kcopyd: Kcopyd,
+    /// Copies that kcopyd cannot make as well.
+    #[pin]
+    copier: Copier,
     /// Snapshots of the origin.
     snapshots: AtomicU64,
     /// Chunks that are being copied.
@@ -157,6 +169,7 @@ impl Origin {
             try_pin_init!(Self {
                 shards <- pin_init::pin_init_array_from_fn(|_| ShardCell::new()),
                 kcopyd: Kcopyd::new(&Throttle::of_module())?,
+                copier <- Copier::new()?,
                 snapshots: AtomicU64::new(0),
                 copying: AtomicU64::new(0),
                 copying_sectors: AtomicU64::new(0),
@@ -185,6 +198,11 @@ impl Origin {
     /// For copies.
     pub(super) fn kcopyd(&self) -> &Kcopyd {
         &self.kcopyd
+    }
+
+    /// For copies that kcopyd cannot make as well.
+    pub(super) fn copier(&self) -> &Copier {
+        &self.copier
     }
 
     /// Whether the origin has snapshots.
@@ -414,6 +432,11 @@ impl Leased<Origin> {
 
     /// Starts the copies that are to be started. May sleep.
     pub(super) fn start(&self, spare: &mut Spare<Kernel>) {
+        // One that waits for the record, alone, has nobody to share a flush with.
+        let waits = spare.why() == Some(Why::Origin);
+        let stable = waits && self.copying() == 0 && Self::is_kept_by_fua(spare);
+        let mut transfer = self.copier.transfer_for(spare, stable);
+        let mut read_from = None;
         while let Some(mut start) = spare.started() {
             let shard = shard_of(start.sector);
             let devices: [_; MAX_MEMBERS] = ::core::array::from_fn(|n| {
@@ -429,14 +452,10 @@ impl Leased<Origin> {
             });
             let (Some((source, _)), true, 1..) = (first, all, sectors) else {
                 // The origin became smaller than the snapshot.
-                self.copied(shard, start.copy, usize::MAX, None);
+                self.copied(shard, start.copy, usize::MAX, false, BioList::new());
                 continue;
             };
-            let region = |device, sector| Region {
-                device,
-                sector,
-                count: sectors,
-            };
+            let source = source.origin.clone();
             for (snapshot, sector) in start.to.iter().flatten() {
                 let shift = snapshot.state().shift();
                 let first = Exception {
@@ -451,34 +470,79 @@ impl Leased<Origin> {
             start.job.sectors = sectors;
             self.copying.fetch_add(start.chunks, SeqCst);
             self.copying_sectors.fetch_add(sectors, SeqCst);
-            let from = region(&source.origin, start.sector);
-            let to = |n: usize| -> Region<'_> {
-                let (devices, sector) = devices
-                    .get(n)
-                    .and_then(Option::as_ref)
-                    .map_or((source, start.sector), |(devices, sector)| {
-                        (devices, *sector)
-                    });
-                region(&devices.cow, sector)
+            let to = devices.map(|to| to.map(|(devices, sector)| (devices.cow, sector)));
+            let copied = match &mut transfer {
+                Some(transfer) => copier::add(transfer.as_mut(), start.job, start.sector, to),
+                None => Err((start.job, to)),
             };
-            let to: [_; MAX_MEMBERS] = ::core::array::from_fn(to);
-            self.kcopyd
-                .copy(from, &to[..members.min(MAX_MEMBERS)], start.job);
+            match copied {
+                Ok(()) => read_from = Some((shard, source)),
+                Err((job, to)) => self.copy_by_kcopyd(job, (&source, start.sector), &to),
+            }
+        }
+        match (transfer, read_from) {
+            (Some(transfer), Some((shard, source))) => {
+                let together = copier::begin(transfer, &source, stable);
+                if together > 0 {
+                    let mut shard = self.cell(shard).shard.lock();
+                    shard.origin_counts().together += together;
+                }
+            }
+            (Some(transfer), None) => self.copier.put(transfer),
+            (None, _) => {}
         }
     }
 
-    /// A copy is over, or failed for the snapshots whose bits are set. `full` is the write to a
-    /// snapshot that it was. Process context.
-    pub(super) fn copied(&self, shard: usize, copy: CopyId, failed: usize, full: Option<Bio>) {
+    /// Whether copies that are to be started need no flush, if they are written past volatile caches, and need
+    /// one otherwise.
+    fn is_kept_by_fua(spare: &Spare<Kernel>) -> bool {
+        let mut gains = false;
+        let mut each = spare.snapshots().map(|snapshot| snapshot.keeping());
+        let none_flushes = each.all(|keeping| {
+            gains |= keeping == Keeping::ByFua;
+            keeping != Keeping::ByFlush
+        });
+        none_flushes && gains
+    }
+
+    /// Has kcopyd copy the sectors of a job. May sleep.
+    pub(super) fn copy_by_kcopyd(
+        &self,
+        job: KBox<CopyOf<CopyJob>>,
+        (source, sector): (&DeviceRef, u64),
+        to: &[Option<Place>; MAX_MEMBERS],
+    ) {
+        let region = |device, sector| Region {
+            device,
+            sector,
+            count: job.sectors,
+        };
+        let members = to.iter().flatten().count();
+        let from = region(source, sector);
+        let to = to.each_ref().map(|to| match to {
+            Some((device, sector)) => region(device, *sector),
+            None => from,
+        });
+        self.kcopyd.copy(from, &to[..members], job);
+    }
+
+    /// A copy is over, or failed for the snapshots whose bits are set; `stable` if it is on stable storage.
+    /// `carried` are the writes to a snapshot that are a part of it, or all. Sleeps.
+    pub(super) fn copied(
+        &self,
+        shard: usize,
+        copy: CopyId,
+        failed: usize,
+        stable: bool,
+        carried: BioList,
+    ) {
         let cell = self.cell(shard);
         let (copied, due) = {
             let mut shard = cell.shard.lock();
-            let copied = shard.copied(copy, failed, full, &cell.reads);
+            let copied = shard.copied(copy, failed, stable, carried, &cell.reads);
             (copied, shard.is_due(&cell.reads))
         };
-        if let Some(bio) = copied.full {
-            Self::end_full(bio, true);
-        }
+        Self::end_carried(copied.carried, true);
         plugged(|| {
             for copied in copied.snapshots.into_iter().flatten() {
                 Leased::<Snapshot>::copied(copied, shard);
@@ -496,10 +560,12 @@ impl Leased<Origin> {
         }
     }
 
-    /// Ends a write of whole chunks to a snapshot.
-    fn end_full(mut bio: Bio, good: bool) {
-        *bio.data_mut::<Tracking>() = Tracking::default();
-        bio.end(if good { Ok(()) } else { Err(EIO) });
+    /// Ends writes to a snapshot that were a part of a copy, or all of it.
+    fn end_carried(mut bios: BioList, good: bool) {
+        while let Some(mut bio) = bios.pop() {
+            *bio.data_mut::<Tracking>() = Tracking::default();
+            bio.end(if good { Ok(()) } else { Err(EIO) });
+        }
     }
 
     /// Lets go on what waited for a copy. Sleeps.
@@ -507,12 +573,11 @@ impl Leased<Origin> {
         let Finished {
             mut origin,
             snapshots,
-            full,
+            carried,
+            recorded,
         } = finished;
         plugged(|| {
-            if let Some((bio, good)) = full {
-                Self::end_full(bio, good);
-            }
+            Self::end_carried(carried, recorded);
             for mut released in snapshots.into_iter().flatten() {
                 while let Some(bio) = released.bios.pop() {
                     if released.recorded {
@@ -555,6 +620,7 @@ impl WorkItem for Origin {
 
 impl Quiesce for Origin {
     fn quiesce(&self) {
+        self.copier.flush();
         self.queue.flush();
     }
 }

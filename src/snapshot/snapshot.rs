@@ -50,6 +50,7 @@ use crate::dm::{
     exception_store::{
         self,
         Completion,
+        Copied,
         ExceptionTable,
         Usage, //
     },
@@ -67,6 +68,7 @@ use crate::dm::{
     Bio,
     BioList,
     IrqSpinLock,
+    Keeping,
     MapBio,
     Traced,
     Workqueue, //
@@ -262,6 +264,14 @@ impl Snapshot {
     pub(super) fn has_plenty(&self) -> bool {
         let devices = self.devices();
         devices.is_some_and(|devices| !self.fill(&devices).is_half_full())
+    }
+
+    /// How its COW device is made to keep what is to be recorded.
+    pub(super) fn keeping(&self) -> Keeping {
+        match self.devices() {
+            Some(devices) if self.store.has_records() => devices.cow.keeping(),
+            _ => Keeping::Itself,
+        }
     }
 
     /// Writes to the chunks of `ticket` may be over from now on; a flush waits for their records. Under a
@@ -733,7 +743,10 @@ impl WorkItem<END> for Snapshot {
             let Some(bio) = written else { return };
             if let Tracked::Full(shard, copy) = bio.data::<Tracking>().what() {
                 let failed = if bio.result().is_ok() { 0 } else { usize::MAX };
-                this.origin.copied(shard, copy, failed, Some(bio));
+                let mut carried = BioList::new();
+                let stable = bio.is_fua();
+                carried.push(bio);
+                this.origin.copied(shard, copy, failed, stable, carried);
             }
             cond_resched();
         }
@@ -805,7 +818,11 @@ impl Snapshot {
             match &devices {
                 _ if item.given_up => done.complete(true),
                 Some(devices) => {
-                    let copied = item.copied && self.state.is_valid();
+                    let copied = match item.copied && self.state.is_valid() {
+                        true if item.stable => Copied::Stable,
+                        true => Copied::Cached,
+                        false => Copied::No,
+                    };
                     self.store
                         .commit_exception(borrowed(devices), exception, copied, more, done);
                 }

@@ -4,6 +4,7 @@
 
 use super::snapshot::Recorded;
 use crate::dm::exception_store::{
+    Copied,
     Devices,
     ExceptionStore,
     ExceptionTable,
@@ -43,6 +44,11 @@ macro_rules! each {
 }
 
 impl Store {
+    /// Whether it records exceptions on the COW device.
+    pub(super) fn has_records(&self) -> bool {
+        matches!(self, Self::Persistent(_))
+    }
+
     /// Makes the store that a table's word names, and says whether userspace supports overflow.
     ///
     /// The word begins with the type; what follows are the type's options. May sleep.
@@ -89,7 +95,7 @@ impl Store {
         &self,
         devices: Devices<'_>,
         exception: Exception,
-        copied: bool,
+        copied: Copied,
         more: bool,
         done: Recorded,
     ) {

@@ -18,7 +18,8 @@ use crate::dm::{
     kcopyd::CopyOf,
     Bio,
     BioList,
-    MapBio, //
+    MapBio,
+    Op, //
 };
 use kernel::{
     prelude::*,
@@ -48,6 +49,14 @@ impl Types for Kernel {
 
     fn must_last(bio: &Bio) -> bool {
         bio.is_fua()
+    }
+
+    fn end(bio: &Bio) -> u64 {
+        bio.sector() + u64::from(bio.sectors())
+    }
+
+    fn has_data(bio: &Bio) -> bool {
+        bio.op() == Op::Write
     }
 }
 
@@ -126,6 +135,10 @@ impl Incoming<Bio> for MapBio<'_> {
 impl Bios<Bio> for BioList {
     fn push(&mut self, bio: Bio) {
         BioList::push(self, bio);
+    }
+
+    fn pop(&mut self) -> Option<Bio> {
+        BioList::pop(self)
     }
 
     fn append(&mut self, others: &mut Self) {
