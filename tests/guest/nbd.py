@@ -80,11 +80,11 @@ class Log:
 
 class Disk:
     """A block device of zeroes. `linger`: seconds for which requests wait for more, to be under way together; without
-    any, what is there at once is."""
+    any, what is there at once is. `cache`: it has a volatile one; `fua`: and it can write past that."""
 
     used = set()
 
-    def __init__(self, size, block=512, name="disk", log=None, linger=0, cache=True):
+    def __init__(self, size, block=512, name="disk", log=None, linger=0, cache=True, fua=True):
         if not os.path.exists("/sys/module/nbd"):
             subprocess.run(["modprobe", "nbd", f"nbds_max={DEVICES}", "max_part=0"], check=True)
         self.size, self.sectors, self.name, self.log, self.linger = size, size // 512, name, log or Log(), linger
@@ -109,7 +109,9 @@ class Disk:
         fcntl.ioctl(self.fd, SET_BLKSIZE, block)
         # in bytes it would have to be less than 2 GiB for fcntl.ioctl
         fcntl.ioctl(self.fd, SET_SIZE_BLOCKS, size // block)
-        flags = HAS_FLAGS | SEND_TRIM | SEND_WRITE_ZEROES | (SEND_FLUSH | SEND_FUA if cache else 0)
+        flags = HAS_FLAGS | SEND_TRIM | SEND_WRITE_ZEROES
+        if cache:
+            flags |= SEND_FLUSH | (SEND_FUA if fua else 0)
         fcntl.ioctl(self.fd, SET_FLAGS, flags)
         self.threads = [threading.Thread(target=self._serve, daemon=True),
                         threading.Thread(target=fcntl.ioctl, args=(self.fd, DO_IT), daemon=True)]

@@ -15,6 +15,7 @@ import merge
 import module
 import nbd
 import pytest
+from figures import stats
 import replay
 from expected import Anything
 from recording import Recording
@@ -316,8 +317,7 @@ def test_ahead(record, writer, chunk):
                 recording.flush(recording.rng.choice(["origin", "snapshot"]))
     finally:
         module.copy_ahead(False)
-    figures = dict(line.split() for line in recording.volume.device.message("stats").splitlines())
-    assert int(figures["origin_ahead_used"]) > size // 2 // 512
+    assert stats(recording.volume.device)["origin_ahead_used"] > size // 2 // 512
     recording.close(aio)
     verifier = Verifier(recording, SEED)
     verifier.run(f"ahead, {chunk * 512}", share(30), verifier.look_at_snapshot)

@@ -11,6 +11,7 @@ import disks
 import dm
 import module
 import pytest
+from figures import stats
 
 pytestmark = pytest.mark.rust_core
 GUEST = "snapshots"
@@ -18,10 +19,6 @@ CHUNK = 32
 BYTES = CHUNK * 512
 MIB = 1 << 20
 SIZE = 24 * MIB
-
-
-def stats(device):
-    return {name: int(value) for name, value in (line.split(" ") for line in device.message("stats").splitlines())}
 
 
 @pytest.fixture
