@@ -72,13 +72,14 @@ const OF_SNAPSHOTS: &[Known] = &[
         "writes_waited",
         "Writes of the snapshot that waited for a chunk.",
     ),
+    counter(
+        "writes_overlaid",
+        "Those of them that were written with the chunk's copy.",
+    ),
     counter("copies", "Copies to the COW device."),
     counter("copies_shared", "Copies that another snapshot had begun."),
     counter("copied_chunks", "Chunks in copies."),
-    counter(
-        "commits",
-        "How often records were written, each with a flush.",
-    ),
+    counter("commits", "How often records were written."),
     counter("committed", "Exceptions whose records were written."),
     counter("merge_batches", "How often a merge cleared records."),
     counter("merged", "Exceptions that a merge cleared."),
@@ -99,10 +100,17 @@ const OF_ORIGINS: &[Known] = &[
         "Writes that could go to the origin.",
     ),
     counter("origin_writes_waited", "Writes that waited for copies."),
-    counter("origin_copies", "Reads of the origin for copies."),
+    counter(
+        "origin_copies",
+        "Copies, each for all snapshots with the same chunk size.",
+    ),
     counter(
         "origin_copied_sectors",
-        "Sectors, of 512 bytes, that were read for copies.",
+        "Sectors, of 512 bytes, that copies were of.",
+    ),
+    counter(
+        "origin_copied_together",
+        "Sectors of these that were read for another chunk size.",
     ),
     gauge(
         "origin_chunks_under_way",
