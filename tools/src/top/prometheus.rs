@@ -408,7 +408,7 @@ mod tests {
             (0, 1)
         );
         assert_eq!(of("a", "dm_snapshot_exceptions"), 100);
-        assert_eq!(of("c", "dm_snapshot_merged_total"), 113);
+        assert_eq!(of("c", "dm_snapshot_merged_total"), 114);
         let state = "dm_snapshot_state{name=\"b\\\"\\\\\\n\",origin=\"vg-root\",state=\"Invalid\"}";
         assert_eq!(found[state], 1);
         let wait = |le: &str| {
@@ -424,7 +424,7 @@ mod tests {
         );
         // Of the origin once.
         let sectors = "dm_snapshot_origin_copied_sectors_total{origin=\"vg-root\"}";
-        assert_eq!(found[sectors], 119);
+        assert_eq!(found[sectors], 120);
         assert_eq!(
             all.matches("\ndm_snapshot_origin_").count(),
             OF_ORIGINS.len()
