@@ -80,7 +80,7 @@ class Run:
                 copies.append(shutil.copy(file, shared / name))
         # as distributions do: nine tenths are of use to debuggers alone, and are read whenever it is loaded
         for copy in copies:
-            tool("in-root", "--kernel", o.kernel, "--", "objcopy", "--strip-debug", copy)
+            tool("in-root", "--kernel", o.kernel, "--", "llvm-objcopy", "--strip-debug", copy)
         if o.core == "rust":
             flavour = [] if o.flavour == "stock" else ["--flavour", o.flavour]
             tool("updates", "--kernel", o.kernel, *flavour, shared / ours, shared / "modules")

@@ -10,6 +10,12 @@ from pathlib import Path
 
 from project import CACHE, PROJECT, Failure, built_modules, settings, tool
 
+# uname's name, QEMU, the processor that it emulates (arm64's own pointer authentication takes half of the time), the console
+MACHINES = {
+    "amd64": ("x86_64", ["qemu-system-x86_64", "-machine", "q35"], "max", "ttyS0"),
+    "arm64": ("aarch64", ["qemu-system-aarch64", "-machine", "virt,gic-version=3"], "max,pauth-impdef=on", "ttyAMA0"),
+}
+
 
 class Stock:
     """An unmodified Debian kernel in QEMU.
@@ -22,10 +28,11 @@ class Stock:
     REBOOTS = 2
 
     def __init__(self, options):
-        if not shutil.which("qemu-system-x86_64"):
-            raise Failure("qemu-system-x86_64 is missing: run scripts/host-deps as root")
         self.options = options
         self.kernel = settings(tool("kernel", "--kernel", options.kernel))
+        self.machine_name, self.qemu, self.emulated, self.terminal_line = MACHINES[self.kernel["KERNEL_ARCH"]]
+        if not shutil.which(self.qemu[0]):
+            raise Failure(f"{self.qemu[0]} is missing: run scripts/host-deps as root, for arm64 install qemu-system-arm")
         self.guest = settings(tool("guest", "--kernel", options.kernel))
         self.release = self.kernel["KERNEL_RELEASE"]
         self.terminal = "/dev/hvc0"
@@ -35,15 +42,15 @@ class Stock:
         return built_modules(self.kernel, self.release)
 
     def machine(self, accelerator):
-        return ["qemu-system-x86_64", "-machine", "q35", *accelerator, "-nodefaults", "-no-user-config",
+        return [*self.qemu, *accelerator, "-nodefaults", "-no-user-config",
                 "-display", "none", "-no-reboot", "-kernel", self.kernel["KERNEL_IMAGE"],
                 "-initrd", self.guest["GUEST_INITRD"]]
 
     def accelerator(self):
         """KVM if it can run a kernel: the device can be there and yet be of no use."""
-        emulation = ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        emulation = ["-accel", "tcg,thread=multi", "-cpu", self.emulated]
         virtualization = ["-accel", "kvm", "-cpu", "host"]
-        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        if platform.machine() != self.machine_name or not os.access("/dev/kvm", os.R_OK | os.W_OK):
             return emulation
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         known = CACHE / f"kvm-{boot}-{platform.release()}"
@@ -52,7 +59,7 @@ class Stock:
             try:
                 probe = subprocess.run(
                     [*self.machine(virtualization), "-m", "512M", "-serial", "stdio",
-                     "-append", "console=ttyS0 panic=-1 vm.probe"],
+                     "-append", f"console={self.terminal_line} panic=-1 vm.probe"],
                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=15)
                 alive = b"vm.probe: alive" in probe.stdout
             except subprocess.TimeoutExpired:
@@ -67,7 +74,7 @@ class Stock:
         o = self.options
         line = [*self.machine(self.accelerator()), "-m", o.memory, "-smp", str(o.cpus), "-nic", "none",
                 # a timer tick that a busy machine is late for is no soft lockup
-                "-append", " ".join(["console=ttyS0 panic=-1 oops=panic nokaslr loglevel=5 log_buf_len=4M mitigations=off",
+                "-append", " ".join([f"console={self.terminal_line} panic=-1 oops=panic nokaslr loglevel=5 log_buf_len=4M mitigations=off",
                                      "watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=120", o.append]),
                 "-chardev", f"file,id=console,path=/dev/fd/{fds['console']},append=on",
                 "-serial", "chardev:console", "-device", "virtio-serial-pci"]

@@ -6,7 +6,8 @@ import mmap
 import os
 import struct
 
-IO_SETUP, IO_DESTROY, IO_GETEVENTS, IO_SUBMIT = 206, 207, 208, 209  # x86-64's
+# x86-64's, arm64's
+IO_SETUP, IO_DESTROY, IO_GETEVENTS, IO_SUBMIT = (206, 207, 208, 209) if os.uname().machine == "x86_64" else (0, 1, 4, 2)
 PWRITE = 1
 IOCB = struct.Struct("=Q I i H h I Q Q q Q I I")
 EVENT = struct.Struct("=Q Q q q")

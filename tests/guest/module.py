@@ -19,7 +19,8 @@ FILES = {TARGETS: "/run/vm/dm-snapshot.ko", STORE: "/run/vm/dm_snap_persistent.k
 FILE = FILES[NAME]
 PARAMETERS = f"/sys/module/{TARGETS}/parameters"
 MEMORY = "/tmp"  # whence loading takes a third of the time
-FINIT_MODULE, DELETE_MODULE = 313, 176  # x86-64's
+# x86-64's, arm64's
+FINIT_MODULE, DELETE_MODULE = (313, 176) if os.uname().machine == "x86_64" else (273, 106)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long

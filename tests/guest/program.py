@@ -4,7 +4,8 @@
 import os
 import shutil
 
-BUILT = "/project/build/tools/release/snap_tools"
+TARGET = "" if os.uname().machine == "x86_64" else f"{os.uname().machine}-unknown-linux-gnu/"
+BUILT = f"/project/build/tools/{TARGET}release/snap_tools"
 PROGRAM = "/tmp/snap_tools"
 
 if not os.path.exists(PROGRAM):
