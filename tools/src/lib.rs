@@ -44,6 +44,7 @@ pub mod run;
 pub mod sizing;
 pub mod snapshot;
 pub mod stat;
+pub mod state_file;
 pub mod stream;
 pub mod threads;
 pub mod top;

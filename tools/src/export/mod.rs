@@ -15,6 +15,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{Kind, Output};
 use crate::report::Report;
 use crate::snapshot::Snapshot;
+use crate::state_file;
 use crate::stream::Stream;
 use crate::threads::{share, Stop};
 use image::Image;
@@ -305,7 +306,7 @@ impl Target {
         let state_path = state_path.unwrap_or_else(|| beside(".partial.state"));
         let partial_output = Output::new(&partial, true).apart_from_output(&output);
         let state_output = Output::new(&state_path, true).apart_from_output(&partial_output);
-        let state_path = state_file(&state_output)?;
+        let state_path = state_file::name(&state_output)?;
         let earlier = State::read(&state_path)?;
         let there = match fs::symlink_metadata(&partial) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -360,7 +361,7 @@ impl Target {
         };
         if let Err(error) = state.write(&state_path) {
             // Nothing has begun.
-            remove_if_there(&partial)?;
+            state_file::remove(&partial)?;
             return Err(error);
         }
         device.set_bytes(bytes)?;
@@ -382,7 +383,7 @@ impl Target {
         let state_output = options.state.as_deref();
         let state_output =
             state_output.map(|path| Output::new(path, true).apart_from_output(output));
-        let state_path = state_output.as_ref().map(state_file).transpose()?;
+        let state_path = state_output.as_ref().map(state_file::name).transpose()?;
         let earlier = state_path.as_deref().map_or(Ok(None), State::read)?;
         // With something done by an earlier export the device holds that.
         let goes_on = earlier.filter(|state| !options.restart && state.done > 0);
@@ -547,7 +548,7 @@ impl Target {
         if let Some(at) = wrong.into_inner().unwrap_or_else(PoisonError::into_inner) {
             // Nobody shall go on with that.
             if let Some(state) = &self.state_path {
-                remove_if_there(state)?;
+                state_file::remove(state)?;
             }
             return Err(Error::Refused(format!(
                 "{}: it does not hold what was written to it, at byte {at} or after",
@@ -613,15 +614,9 @@ impl Target {
         if let Some(output) = &self.rename_to {
             output.rename_from(self.path())?;
         }
-        self.state_path.as_deref().map_or(Ok(()), remove_if_there)
-    }
-}
-
-/// Removes the file `path`, if there is one.
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(file_error(path, "remove")(e)),
-        _ => Ok(()),
+        self.state_path
+            .as_deref()
+            .map_or(Ok(()), state_file::remove)
     }
 }
 
@@ -665,18 +660,6 @@ impl Done {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The name of a state, links followed: what has it is replaced and removed, and a link is neither.
-/// Refuses a state that would not be a file, or would be what `state` must not be.
-fn state_file(state: &Output) -> Result<PathBuf> {
-    match state.kind()? {
-        Kind::Missing | Kind::File => Ok(state.path().to_owned()),
-        _ => Err(Error::Refused(format!(
-            "{}: a state must be a file",
-            state.path().display()
-        ))),
-    }
 }
 
 fn file_error<'a>(path: &'a Path, action: &'static str) -> impl FnOnce(io::Error) -> Error + 'a {

@@ -5,11 +5,11 @@
 use super::file_error;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::output::{sync_directory, Output};
 use crate::snapshot::Snapshot;
+use crate::state_file;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -68,22 +68,8 @@ impl State {
     /// Writes the state file `path`, durably and at once.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_vec(self).map_err(|e| file_error(path, "write")(e.into()))?;
-        write_durably(path, &text)
+        state_file::write(path, &text)
     }
-}
-
-/// Writes the file `path`, durably and at once.
-fn write_durably(path: &Path, text: &[u8]) -> Result<()> {
-    let failed = |source| file_error(path, "write")(source);
-    let directory = Output::new(path, true).directory().to_owned();
-    let mut file = tempfile::Builder::new()
-        .prefix(".snap_state.")
-        .tempfile_in(&directory)
-        .map_err(failed)?;
-    file.write_all(text).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    sync_directory(&directory)
 }
 
 /// The file or device that an export goes to.
