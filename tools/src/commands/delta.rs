@@ -2,22 +2,19 @@
 
 //! `snap_delta`
 
-use super::{refuse_own_cow, Tool};
-use crate::cow::{Cow, Origin};
+use super::siblings::Siblings;
+use super::Tool;
 use crate::delta::{delta, in_sectors, Other};
-use crate::device::{Access, Device};
-use crate::error::{Error, Result};
-use crate::identity::Identity;
+use crate::error::Result;
 use crate::interrupt::Interrupt;
-use crate::lvm::{Named, Volumes};
+use crate::lvm::Volumes;
 use crate::output::Output;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::stream::Stream;
 use crate::units::{sectors, Units};
 use clap::{Args, ValueEnum};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -100,20 +97,29 @@ EXAMPLES
 
     fn run(self, _report: &Report, volumes: &Volumes) -> Result<bool> {
         let interrupt = Interrupt::watch()?;
-        let (snapshot, other) = self.open(volumes, &interrupt)?;
-        let mut output = Output::new(&volumes.output(&self.output)?, self.force);
-        for input in [Some(&snapshot), other.as_ref()].into_iter().flatten() {
-            output = input.inputs().fold(output, Output::apart_from);
+        let snapshots = Siblings {
+            cows: [Some(&self.cow), self.other.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(PathBuf::as_path)
+                .collect(),
+            origin: self.origin.as_deref(),
+            origin_size: self.origin_size,
+            needs_origin: self.compare.then_some("give --origin with --compare"),
+            trust_invalid: self.trust_invalid,
         }
-        let mut output = output.stream()?;
+        .open(volumes, &interrupt)?;
+        let output = Output::new(&volumes.output(&self.output)?, self.force);
+        let inputs = snapshots.iter().flat_map(Snapshot::inputs);
+        let mut output = inputs.fold(output, Output::apart_from).stream()?;
         let [open, between, separator, after, close]: [&[u8]; 5] = match self.format {
             Format::Text => [b"", b" ", b"", b"\n", b""],
             Format::Json => [b"[", b",", b",", b"]", b"\n]\n"],
         };
         output.put(open)?;
         let mut first = true;
-        let other = other.as_ref().map_or(Other::Origin, Other::Snapshot);
-        delta(&snapshot, &other, self.compare, |range| {
+        let other = snapshots.get(1).map_or(Other::Origin, Other::Snapshot);
+        delta(&snapshots[0], &other, self.compare, |range| {
             let (begin, length) = in_sectors(&range);
             if !std::mem::take(&mut first) {
                 output.put(separator)?;
@@ -133,81 +139,11 @@ EXAMPLES
 }
 
 impl Delta {
-    /// Opens the snapshot and the other, if there is one.
-    fn open(
-        &self,
-        volumes: &Volumes,
-        interrupt: &Interrupt,
-    ) -> Result<(Snapshot, Option<Snapshot>)> {
-        if let Some(other) = &self.other {
-            let is_same = Identity::of_path(&self.cow).overlaps(&Identity::of_path(other));
-            if is_same || self.cow == *other {
-                return Err(Error::Refused(format!(
-                    "{} and {} are the same COW device: a snapshot does not differ from itself",
-                    self.cow.display(),
-                    other.display()
-                )));
-            }
-        }
-        let cows = [Some(&self.cow), self.other.as_ref()];
-        let cows: Vec<&Path> = cows.into_iter().flatten().map(PathBuf::as_path).collect();
-        let named = volumes.cows(&cows)?;
-        let origin = self.known_origin(&named, volumes)?;
-        if self.compare && origin.is_none() {
-            return Err(Error::Refused("give --origin with --compare".into()));
-        }
-        if let Some(origin) = &origin {
-            for named in &named {
-                refuse_own_cow(origin, &named.cow)?;
-            }
-        }
-        let origin = origin.map(|path| Device::open(&path, Access::Read));
-        // One opening for both: a device is opened exclusively.
-        let origin = origin.transpose()?.map(Arc::new);
-        let snapshot = self.snapshot(&named[0].cow, origin.clone(), interrupt)?;
-        let other = named.get(1);
-        let other = other.map(|other| self.snapshot(&other.cow, origin, interrupt));
-        Ok((snapshot, other.transpose()?))
-    }
-
-    /// The origin, where one is given or known; both snapshots must have the same.
-    fn known_origin(&self, named: &[Named], volumes: &Volumes) -> Result<Option<PathBuf>> {
-        if let [Named { origin: one, .. }, Named { origin: two, .. }] = named {
-            if one != two {
-                return Err(Error::Refused(
-                    "the two are snapshots of different origins, or only one is given by LVM's name"
-                        .into(),
-                ));
-            }
-        }
-        let origin = volumes.origin(&named[0], self.origin.as_deref())?;
-        if origin.is_some() && self.origin_size.is_some() {
-            return Err(Error::Refused(
-                "LVM knows the snapshot's origin; leave out --origin-size".into(),
-            ));
-        }
-        Ok(origin)
-    }
-
     /// Writes a number of sectors, in the unit that was asked for.
     fn put(&self, sectors: u64, output: &mut Stream) -> Result<()> {
         if self.format == Format::Json || self.units == Units::SECTORS {
             return output.put_number(sectors);
         }
         output.put(format!("{:>14}", self.units.show(sectors)).as_bytes())
-    }
-
-    fn snapshot(
-        &self,
-        cow: &Path,
-        origin: Option<Arc<Device>>,
-        interrupt: &Interrupt,
-    ) -> Result<Snapshot> {
-        let size = match origin.as_deref() {
-            Some(origin) => Origin::of(origin)?,
-            None => Origin::of_size(self.origin_size)?,
-        };
-        let cow = Cow::open(cow, Access::Read, size)?.watching(interrupt);
-        Snapshot::new(cow, origin, self.origin_size, self.trust_invalid)
     }
 }

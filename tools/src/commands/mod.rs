@@ -13,6 +13,7 @@ mod merge;
 mod repair;
 mod restore;
 mod rmap;
+mod siblings;
 mod size;
 mod stat;
 mod top;
