@@ -22,6 +22,7 @@ pub mod commands;
 pub mod cow;
 pub mod delta;
 pub mod device;
+pub mod digest;
 pub mod dump;
 pub mod duplicates;
 pub mod error;

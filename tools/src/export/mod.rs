@@ -4,11 +4,12 @@
 
 mod image;
 mod in_order;
-mod plan;
+pub(crate) mod plan;
 mod state;
 
 use crate::buffer::{is_zero, AlignedBuf};
 use crate::device::{Access, Device};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
 use crate::interrupt::Interrupt;
@@ -22,10 +23,9 @@ use image::Image;
 use in_order::InOrder;
 use plan::{Plan, Task, What};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use state::{Destination, Source, State};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -265,12 +265,7 @@ impl Hash {
     }
 
     fn hex(self) -> String {
-        let mut text = String::new();
-        for byte in self.0.finalize() {
-            // A string takes everything.
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        Digest::from(self.0.finalize()).to_string()
     }
 }
 
