@@ -59,6 +59,14 @@ pub enum Error {
         /// What is wrong there.
         what: String,
     },
+    /// A stream of snap_send could not be understood, or is not whole.
+    #[error("stream, byte {at}: {what}")]
+    Stream {
+        /// The byte of the stream.
+        at: u64,
+        /// What is wrong there.
+        what: String,
+    },
     /// The tool refuses, for the safety of the data or because the request makes no sense.
     #[error("{0}")]
     Refused(String),

@@ -49,6 +49,7 @@ pub mod state_file;
 pub mod stream;
 pub mod threads;
 pub mod top;
+pub mod transfer;
 pub mod units;
 pub mod waits;
 
