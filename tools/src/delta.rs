@@ -19,6 +19,20 @@ pub enum Other<'a> {
     Snapshot(&'a Snapshot),
 }
 
+impl Other<'_> {
+    /// Fills `buf` with what it holds from byte `offset` on, being compared with `snapshot`.
+    pub fn read_at(&self, snapshot: &Snapshot, buf: &mut [u8], offset: u64) -> Result<()> {
+        match (self, snapshot.origin()) {
+            (Self::Snapshot(other), _) => other.read_at(buf, offset),
+            (Self::Origin, Some(origin)) => origin.read_at(buf, offset),
+            (Self::Origin, None) => {
+                buf.fill(0);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Calls `tell` with each range of sectors that may differ, ascending and apart from each other.
 ///
 /// A range that neither side keeps aside is the origin's on both sides. Every other one may differ;
@@ -138,11 +152,7 @@ impl<'a> Comparer<'a> {
             let [left, right] = &mut self.buffers;
             let (left, right) = (&mut left[..bytes as usize], &mut right[..bytes as usize]);
             self.snapshot.read_at(left, offset)?;
-            match (self.other, self.snapshot.origin()) {
-                (Other::Snapshot(other), _) => other.read_at(right, offset)?,
-                (Other::Origin, Some(origin)) => origin.read_at(right, offset)?,
-                (Other::Origin, None) => right.fill(0),
-            }
+            self.other.read_at(self.snapshot, right, offset)?;
             let grain = self.grain as usize;
             let pairs = left.chunks(grain).zip(right.chunks(grain));
             for (at, (left, right)) in pairs.enumerate() {

@@ -42,6 +42,7 @@ pub mod report;
 pub mod restore;
 pub mod rmap;
 pub mod run;
+pub mod send;
 pub mod sizing;
 pub mod snapshot;
 pub mod stat;

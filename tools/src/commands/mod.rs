@@ -13,6 +13,7 @@ mod merge;
 mod repair;
 mod restore;
 mod rmap;
+mod send;
 mod siblings;
 mod size;
 mod stat;
@@ -108,6 +109,7 @@ const TOOLS: &[Entry] = &[
     entry::<export::Export>(),
     entry::<merge::Merge>(),
     entry::<delta::Delta>(),
+    entry::<send::Send>(),
     entry::<stat::Stat>(),
     entry::<rmap::Rmap>(),
     entry::<size::Size>(),
@@ -168,7 +170,9 @@ fn multi_call() -> Command {
     });
     Command::new("snap_tools")
         .version(VERSION)
-        .about("Check, dump, restore, repair, export and merge the COW devices of dm-snapshot")
+        .about(
+            "Check, dump, restore, repair, export, merge and send the COW devices of dm-snapshot",
+        )
         .long_about(
             "All tools in one program. Called by the name of a tool (snap_check, snap_dump, …), \
              through a link, it is that tool.",
