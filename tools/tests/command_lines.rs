@@ -47,6 +47,8 @@ const NAMES: &[(&str, &str)] = &[
     ("disk-loop", "disk"),
     ("disk-node", "disk"),
     ("blank", "blank"),
+    ("stream", "stream"),
+    ("change", "change"),
     ("dump", "dump"),
     ("dump-link", "dump"),
     ("dump-hard", "dump"),
@@ -90,6 +92,8 @@ const TOOLS: &[(&str, &[Role])] = &[
     ("repair", &[Input, Origin, Output]),
     ("export", &[Input, Origin, Output, State]),
     ("merge", &[Input, Origin]),
+    ("send", &[Input, Other, Origin, Output]),
+    ("receive", &[Input, Output, State]),
     ("top", &[Output]),
 ];
 
@@ -154,6 +158,14 @@ impl World {
         other.write_cow(&at("other"));
         let dump = ok(tool("dump").arg(at("cow"))).stdout;
         fs::write(at("dump"), dump).unwrap();
+        for (name, arguments) in [
+            ("stream", &["-i", "cow"][..]),
+            ("change", &["-i", "cow", "--base", "other"]),
+        ] {
+            let mut send = tool("send");
+            send.current_dir(&dir).args(arguments);
+            ok(send.args(["--origin", "origin", "-o", name]));
+        }
         fs::write(at("disk"), vec![0; 1 << 16]).unwrap();
         fs::write(at("blank"), vec![0; 1 << 16]).unwrap();
         fs::write(at("precious"), vec![0x5a; 5000]).unwrap();
@@ -295,7 +307,7 @@ impl Chance {
         for role in roles {
             let is_needed = match (role, tool) {
                 (Input | Output, _) => tool != "delta" || *role == Input,
-                (Origin, "export" | "merge" | "size") => true,
+                (Origin, "export" | "merge" | "send" | "size") => true,
                 _ => false,
             };
             let asked = pair.and_then(|pair| pair.name(*role));
@@ -304,15 +316,19 @@ impl Chance {
             }
             let name = asked.unwrap_or_else(|| match role {
                 Input if tool == "restore" => self.likely("dump"),
+                Input if tool == "receive" && self.one_in(2) => self.likely("change"),
+                Input if tool == "receive" => self.likely("stream"),
                 Input => self.likely("cow"),
                 Other => self.likely("other"),
                 Origin => self.likely("origin"),
+                Output if self.one_in(4) => "new",
                 Output | State => self.name(),
             });
             let is_plain = ["check", "stat", "rmap", "dump", "delta"].contains(&tool);
             match (role, tool) {
                 (Input | Other, _) if is_plain => {}
-                (Input | Other, _) => line.arguments.push("-i".into()),
+                (Other, _) => line.arguments.push("--base".into()),
+                (Input, _) => line.arguments.push("-i".into()),
                 (Origin, _) => line.arguments.push("--origin".into()),
                 (Output, "top") => line.arguments.push("--prometheus".into()),
                 (Output, _) => line.arguments.push("-o".into()),
@@ -340,10 +356,11 @@ impl Chance {
                 self.put(4, "--sha256", &mut line);
                 self.put(4, "--verify", &mut line);
             }
+            "send" => self.put(4, "--sha256", &mut line),
             _ => {}
         }
         match tool {
-            "repair" | "merge" if self.one_in(3) => {
+            "repair" | "merge" | "receive" if self.one_in(3) => {
                 line.arguments.push("--dry-run".into());
                 line.outputs.clear();
             }
@@ -479,6 +496,7 @@ fn nothing_changes_that_was_not_named() {
                 [*output, file_of(output)].into_iter().any(|output| {
                     *file == format!("{output}.partial")
                         || *file == format!("{output}.partial.state")
+                        || *file == format!("{output}.state")
                 })
             });
             let is_state = line.state.is_some_and(|state| file_of(state) == bytes);

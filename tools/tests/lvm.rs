@@ -124,6 +124,8 @@ fn every_tool_takes_names() {
         (&["repair", "-i", "vg/snap", "-o", "repaired"], ""),
         (&["export", "-i", "vg/snap", "-o", "image"], ""),
         (&["export", "--cow-only", "-i", "vg/snap", "-o", "part"], ""),
+        (&["send", "-i", "vg/snap", "-o", "whole.stream"], ""),
+        (&["send", "--base", "vg/snap", "-o", "since.stream"], ""),
         (&["merge", "--dry-run", "-i", "vg/snap"], ""),
         (&["merge", "-i", "vg/snap"], ""),
     ] {
@@ -135,6 +137,11 @@ fn every_tool_takes_names() {
     }
     assert!(fs::read(group.path("image")).unwrap() == sound);
     assert!(fs::read(group.path("origin")).unwrap() == sound);
+    for (stream, content) in [("whole", &sound), ("since", &group.image.origin())] {
+        let stream = format!("{stream}.stream");
+        ok(&mut group.tool(&["receive", "-i", &stream, "-o", "copy"]));
+        assert!(fs::read(group.path("copy")).unwrap() == *content);
+    }
 }
 
 #[test]
@@ -173,6 +180,10 @@ fn two_snapshots_are_taken_together() {
     other.origin_sectors = group.image.origin_sectors;
     other.write_cow(&group.path("other"));
     group.volume("other", "swi---s---", "origin", 16);
+    let send = ["send", "-i", "vg/other", "--base", "vg/snap"];
+    let sent = group.tool(&send).output().unwrap();
+    assert!(sent.status.success() && sent.stdout.starts_with(b"snapsend"));
+    assert_eq!(group.log().len(), 8);
     ok(&mut group.tool(&["delta", "vg/snap", "vg/other"]));
     let log = group.log();
     // Both before the origin is activated, which would activate what is still its snapshot.
@@ -232,6 +243,7 @@ fn what_is_dangerous_is_refused() {
         &[
             "export", "--force", "-i", "snap", "--origin", "origin", "-o", "vg/snap",
         ],
+        &["receive", "--force", "-i", "dump", "-o", "vg/snap"],
     ] {
         let ran = fails(&mut group.tool(arguments), "must not be written over");
         assert!(!ran.stderr.contains("taken out"), "{ran:?}");
@@ -271,6 +283,12 @@ fn other_volumes_are_used_as_they_are() {
         "--force",
     ]));
     assert!(fs::read(group.path("new")).unwrap() == group.image.snapshot());
+    ok(&mut group.tool(&[
+        "send", "--base", "cow", "--origin", "origin", "-o", "stream",
+    ]));
+    let receive = ["receive", "-i", "stream", "-o", "vg/new"];
+    ok(&mut group.tool(&receive));
+    assert!(fs::read(group.path("new")).unwrap() == group.image.origin());
     // What is a file, or would be, is no name.
     fs::create_dir(group.path("vg")).unwrap();
     fs::copy(group.path("cow"), group.path("vg/cow")).unwrap();

@@ -30,6 +30,10 @@ impl Files {
         image.write_origin(&dir.path().join("origin"));
         let dump = ok(tool("dump").arg(dir.path().join("cow"))).stdout;
         fs::write(dir.path().join("dump"), dump).unwrap();
+        let mut send = tool("send");
+        send.current_dir(&dir)
+            .args(["-i", "cow", "--origin", "origin"]);
+        ok(send.args(["-o", "stream"]));
         Self { dir, image }
     }
 
@@ -50,13 +54,15 @@ impl Files {
 
     /// The command lines that write to `output`, all with what they need to overwrite it.
     fn writers(&self, output: &Path, force: bool) -> Vec<Command> {
-        let lines: [(&str, &[&str]); 6] = [
+        let lines: [(&str, &[&str]); 8] = [
             ("dump", &["cow"]),
             ("delta", &["cow"]),
             ("delta", &["--compare", "--origin", "origin", "cow"]),
             ("restore", &["--origin", "origin", "-i", "dump"]),
             ("repair", &["--origin", "origin", "-i", "cow"]),
             ("export", &["--origin", "origin", "-i", "cow"]),
+            ("send", &["--origin", "origin", "-i", "cow"]),
+            ("receive", &["-i", "stream"]),
         ];
         lines
             .into_iter()
@@ -71,6 +77,11 @@ impl Files {
             })
             .collect()
     }
+}
+
+/// Whether the command writes to devices: a stream does not go to one.
+fn takes_devices(command: &Command) -> bool {
+    command.get_args().next().is_some_and(|tool| tool != "send")
 }
 
 /// Whether the command line, after the tool's name, has the argument `input`.
@@ -97,7 +108,7 @@ fn nothing_is_overwritten_without_force() {
 #[test]
 fn no_input_is_overwritten_by_whatever_name() {
     let files = Files::new();
-    for input in ["cow", "origin", "dump"] {
+    for input in ["cow", "origin", "dump", "stream"] {
         let target = files.path(input);
         symlink(&target, files.path("symlink")).unwrap();
         fs::hard_link(&target, files.path("hardlink")).unwrap();
@@ -216,7 +227,8 @@ fn a_mounted_device_is_never_written() {
     };
     fs::create_dir(files.path("mount")).unwrap();
     let before = fs::read(&disk).unwrap();
-    for command in files.writers(device.path(), true) {
+    let writers = files.writers(device.path(), true).into_iter();
+    for command in writers.filter(takes_devices) {
         let script = "mount -o ro,noload \"$0\" mount || exit 99; exec \"$@\"";
         let mut unshare = Command::new("unshare");
         unshare.args(["-m", "sh", "-c", script]).arg(device.path());
@@ -234,7 +246,8 @@ fn a_device_that_holds_something_needs_force() {
     let Some(device) = Loop::new(&disk, &[]) else {
         return;
     };
-    for mut command in files.writers(device.path(), false) {
+    let writers = files.writers(device.path(), false).into_iter();
+    for mut command in writers.filter(takes_devices) {
         fs::write(&disk, vec![0; 4 << 20]).unwrap();
         ok(&mut command);
         patch(&disk, 0, &[0; 512]);
@@ -324,7 +337,10 @@ fn a_dash_is_standard_output_or_refused() {
     for mut command in files.writers(Path::new("-"), false) {
         let ran = command.output().unwrap();
         let line = format!("{command:?}");
-        if ["restore", "repair"].iter().any(|name| line.contains(name)) {
+        if ["restore", "repair", "receive"]
+            .iter()
+            .any(|name| line.contains(name))
+        {
             assert_eq!(ran.status.code(), Some(1), "{line}");
         } else {
             assert_eq!(ran.status.code(), Some(0), "{line}: {ran:?}");

@@ -166,6 +166,28 @@ fn what_writes() {
     let asked = [&export[..], &["--force", "--sha256", "--verify"]].concat();
     let exported = files.json("export", &asked);
     assert!(exported["sha256"].is_string() && exported["verified"] == json!(true));
+    let send = [
+        "send", "--json", "--base", "cow", "--origin", "origin", "-o", "stream",
+    ];
+    let sent = files.json("send", &send);
+    assert_eq!(
+        (&sent["ranges"], &sent["sha256"]),
+        (&json!(400), &json!(null))
+    );
+    let asked = [&send[..], &["--force", "--sha256"]].concat();
+    assert!(files.json("send", &asked)["sha256"].is_string());
+    let receive = ["receive", "--json", "-i", "stream", "-o", "image"];
+    let dry = files.json("receive", &[&receive[..], &["--dry-run"]].concat());
+    assert_eq!(
+        (&dry["dry_run"], &dry["written"]),
+        (&json!(true), &json!(0))
+    );
+    let received = files.json("receive", &receive);
+    assert_eq!(
+        (&received["verified"], &received["already"]),
+        (&json!(true), &json!(false))
+    );
+    assert_eq!(files.json("receive", &receive)["already"], json!(true));
     let merge = [
         "merge",
         "--json",

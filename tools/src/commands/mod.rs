@@ -10,6 +10,7 @@ mod figures;
 mod generate;
 mod manual;
 mod merge;
+mod receive;
 mod repair;
 mod restore;
 mod rmap;
@@ -110,6 +111,7 @@ const TOOLS: &[Entry] = &[
     entry::<merge::Merge>(),
     entry::<delta::Delta>(),
     entry::<send::Send>(),
+    entry::<receive::Receive>(),
     entry::<stat::Stat>(),
     entry::<rmap::Rmap>(),
     entry::<size::Size>(),

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What is noted while a base is being replaced.
+
+use crate::error::{Error, Result};
+use crate::state_file;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+/// How far it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub snap_receive: u32,
+    /// The digest of the stream up to where its content begins.
+    pub stream: String,
+    /// The bytes that may hold anything: those before are the snapshot's, those after the base's.
+    pub window: Range<u64>,
+}
+
+impl State {
+    /// The version of the state file's own format.
+    pub const VERSION: u32 = 1;
+
+    /// Reads the state file `path`; `None` where there is none. A file that is something else is
+    /// refused.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match fs::read(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|source| Error::File {
+                path: path.into(),
+                action: "read",
+                source,
+            })?,
+        };
+        match serde_json::from_slice::<Self>(&text) {
+            Ok(state) if state.snap_receive == Self::VERSION => Ok(Some(state)),
+            _ => Err(Error::Refused(format!(
+                "{}: it is not the state of a receive, and is left alone; give --state another file",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Writes the state file `path`, durably and at once.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec(self).map_err(|e| Error::File {
+            path: path.into(),
+            action: "write",
+            source: e.into(),
+        })?;
+        state_file::write(path, &text)
+    }
+}

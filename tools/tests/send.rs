@@ -1,0 +1,729 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `snap_send` and `snap_receive`: what is received is what a plain copy is, whatever happens on the
+//! way, and what is not the base stays as it is.
+//!
+//! `SNAP_KILLS` says how many times a receive is killed; the default is 100.
+
+mod common;
+#[path = "common/loops.rs"]
+mod loops;
+
+use common::{fails, patch, run, tool, Image, Ran};
+use loops::Loop;
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use snap_tools::transfer::{Before, Content, Reader};
+use std::fs;
+use std::os::unix::fs::{symlink, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use tempfile::{tempdir, TempDir};
+
+const SECTOR: usize = 512;
+
+/// A snapshot of which the chunks are copied when the origin is written.
+#[derive(Clone, Debug)]
+struct Copied {
+    chunk: usize,
+    /// What the origin was when it was made.
+    content: Vec<u8>,
+    /// The chunks that were copied, in the order in which they were.
+    old: Vec<u64>,
+}
+
+/// A write to the origin.
+#[derive(Clone, Debug)]
+struct Write {
+    sector: usize,
+    sectors: usize,
+    /// 0 stands for zeros, 1 for what is there already.
+    seed: u8,
+}
+
+/// An origin, and snapshots that were made of it one after the other.
+#[derive(Clone, Debug)]
+struct History {
+    origin: Vec<u8>,
+    snapshots: Vec<Copied>,
+}
+
+impl History {
+    fn new(sectors: usize) -> Self {
+        let origin = (0..sectors * SECTOR)
+            .map(|at| (at / 7 % 251) as u8)
+            .collect();
+        Self {
+            origin,
+            snapshots: Vec::new(),
+        }
+    }
+
+    fn snapshot(&mut self, chunk_sectors: u32) {
+        self.snapshots.push(Copied {
+            chunk: chunk_sectors as usize * SECTOR,
+            content: self.origin.clone(),
+            old: Vec::new(),
+        });
+    }
+
+    fn write(&mut self, write: &Write) {
+        let start = write.sector * SECTOR % self.origin.len();
+        let end = self.origin.len().min(start + write.sectors * SECTOR);
+        for snapshot in &mut self.snapshots {
+            for old in start / snapshot.chunk..end.div_ceil(snapshot.chunk) {
+                if !snapshot.old.contains(&(old as u64)) {
+                    snapshot.old.push(old as u64);
+                }
+            }
+        }
+        for (at, byte) in self.origin[start..end].iter_mut().enumerate() {
+            match write.seed {
+                0 => *byte = 0,
+                1 => {}
+                seed => *byte = (at as u8).wrapping_mul(seed) ^ seed,
+            }
+        }
+    }
+
+    /// What each snapshot is, and at last the origin.
+    fn contents(&self) -> Vec<&[u8]> {
+        let contents = self.snapshots.iter().map(|snapshot| &snapshot.content[..]);
+        contents.chain([&self.origin[..]]).collect()
+    }
+
+    /// Writes `origin`, and `cow0`, `cow1`, ….
+    fn files(self) -> Files {
+        let dir = tempdir().unwrap();
+        fs::write(dir.path().join("origin"), &self.origin).unwrap();
+        for (number, snapshot) in self.snapshots.iter().enumerate() {
+            let path = dir.path().join(format!("cow{number}"));
+            let image = Image::of((snapshot.chunk / SECTOR) as u32, &snapshot.old);
+            image.write_cow(&path);
+            for (old, new) in &image.records {
+                let start = *old as usize * snapshot.chunk;
+                let end = snapshot.content.len().min(start + snapshot.chunk);
+                let content = &snapshot.content[start..end];
+                patch(&path, new * snapshot.chunk as u64, content);
+            }
+        }
+        Files { dir, history: self }
+    }
+}
+
+struct Files {
+    dir: TempDir,
+    history: History,
+}
+
+impl Files {
+    /// Two snapshots, a chunk size of a page, `chunks` chunks of which every other changed between
+    /// them, and some after both.
+    fn two(chunks: usize) -> Self {
+        let mut history = History::new(chunks * 8);
+        history.snapshot(8);
+        for chunk in (0..chunks).step_by(2) {
+            history.write(&Write {
+                sector: chunk * 8,
+                sectors: 3,
+                seed: [0, 1, 7, 9][chunk / 2 % 4],
+            });
+        }
+        history.snapshot(8);
+        for chunk in (0..chunks).step_by(3) {
+            history.write(&Write {
+                sector: chunk * 8 + 4,
+                sectors: 1,
+                seed: 5,
+            });
+        }
+        history.files()
+    }
+
+    /// The same, of a few sectors.
+    fn few() -> Self {
+        let mut history = History::new(9);
+        history.snapshot(1);
+        for (sector, seed) in [(1, 7), (2, 0), (6, 9)] {
+            history.write(&Write {
+                sector,
+                sectors: 1,
+                seed,
+            });
+        }
+        history.snapshot(1);
+        history.files()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn content(&self, number: usize) -> &[u8] {
+        self.history.contents()[number]
+    }
+
+    fn tool(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = tool(name);
+        command.current_dir(self.dir.path()).args(arguments);
+        command
+    }
+
+    /// What sends content `now`, of which the last is the origin, to one who has content `base`.
+    fn send(&self, base: Option<usize>, now: usize) -> Command {
+        let mut command = self.tool("send", &["--origin", "origin", "-q"]);
+        if let Some(base) = base {
+            command.args(["--base", &format!("cow{base}")]);
+        }
+        if now < self.history.snapshots.len() {
+            command.args(["-i", &format!("cow{now}")]);
+        }
+        command
+    }
+
+    fn stream(&self, base: Option<usize>, now: usize) -> Vec<u8> {
+        let sent = self.send(base, now).output().unwrap();
+        assert_eq!(sent.status.code(), Some(0), "{sent:?}");
+        sent.stdout
+    }
+
+    /// Receives `stream` to the file `out`.
+    fn receive(&self, stream: &[u8], options: &[&str]) -> Ran {
+        fs::write(self.path("stream"), stream).unwrap();
+        run(self
+            .tool("receive", &["-i", "stream", "-o", "out"])
+            .args(options))
+    }
+
+    /// The names and contents of all files but the stream.
+    fn all(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut all: Vec<_> = fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| !path.ends_with("stream"))
+            .map(|path| (path.clone(), fs::read(&path).unwrap()))
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+/// Starts `send` and `receive` with a pipe between them.
+fn pipe(send: &mut Command, receive: &mut Command) -> (Child, Child) {
+    let mut sender = send.stdout(Stdio::piped()).spawn().unwrap();
+    let receiver = receive.stdin(sender.stdout.take().unwrap()).spawn();
+    (sender, receiver.unwrap())
+}
+
+fn through_a_pipe(send: &mut Command, receive: &mut Command) {
+    let (mut sender, mut receiver) = pipe(send, receive);
+    assert!(receiver.wait().unwrap().success(), "{receive:?}");
+    assert!(sender.wait().unwrap().success(), "{send:?}");
+}
+
+fn writes() -> impl Strategy<Value = Vec<Write>> {
+    let write = (0_usize..700, 1_usize..60, 0_u8..6).prop_map(|(sector, sectors, seed)| Write {
+        sector,
+        sectors,
+        seed,
+    });
+    prop::collection::vec(write, 0..5)
+}
+
+/// Snapshots with other writes before each and after the last.
+fn history(snapshots: usize) -> impl Strategy<Value = History> {
+    let steps = prop::collection::vec((writes(), 0_u32..6), snapshots);
+    (600_usize..700, steps, writes()).prop_map(|(sectors, steps, last)| {
+        let mut history = History::new(sectors);
+        for (writes, shift) in steps {
+            writes.iter().for_each(|write| history.write(write));
+            history.snapshot(1 << shift);
+        }
+        last.iter().for_each(|write| history.write(write));
+        history
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(6))]
+
+    #[test]
+    fn a_chain_of_ten_arrives_over_a_pipe(
+        history in history(10),
+        options in prop::sample::select(vec![&[][..], &["--sha256"]])
+    ) {
+        let files = history.files();
+        let receive = || files.tool("receive", &["-q", "-o", "out", "--batch", "64"]);
+        let mut base = None;
+        for now in 0..=10 {
+            through_a_pipe(files.send(base, now).args(options), &mut receive());
+            prop_assert!(fs::read(files.path("out")).unwrap() == files.content(now), "{}", now);
+            prop_assert!(!files.path("out.state").exists());
+            base = Some(now);
+        }
+    }
+
+    #[test]
+    fn any_two_make_each_other(
+        history in history(4),
+        base in 0_usize..4,
+        now in 0_usize..5,
+        flip in any::<prop::sample::Index>()
+    ) {
+        prop_assume!(base != now);
+        let files = history.files();
+        let stream = files.stream(Some(base), now);
+        fs::write(files.path("out"), files.content(base)).unwrap();
+        prop_assert_eq!(files.receive(&stream, &["--dry-run"]).code, Some(0));
+        prop_assert!(fs::read(files.path("out")).unwrap() == files.content(base));
+
+        // Damaged, it is refused; what is left then goes on.
+        let mut damaged = stream.clone();
+        damaged[flip.index(stream.len())] ^= 4;
+        let ran = files.receive(&damaged, &[]);
+        prop_assert_eq!(ran.code, Some(1), "{:?}", ran);
+        let left = fs::read(files.path("out")).unwrap();
+        prop_assert!(files.path("out.state").exists() || left == files.content(base));
+
+        let ran = files.receive(&stream, &[]);
+        prop_assert_eq!(ran.code, Some(0), "{:?}", ran);
+        prop_assert!(fs::read(files.path("out")).unwrap() == files.content(now));
+        // And once more, where there is nothing left to do.
+        let ran = files.receive(&stream, &[]);
+        prop_assert_eq!(ran.code, Some(0), "{:?}", ran);
+        prop_assert!(fs::read(files.path("out")).unwrap() == files.content(now));
+        prop_assert!(!files.path("out.state").exists());
+        prop_assert_eq!(files.stream(Some(base), now), stream, "another stream of the same");
+    }
+}
+
+#[test]
+fn only_what_differs_is_sent() {
+    let mut history = History::new(1 << 11);
+    history.snapshot(8);
+    history.write(&Write {
+        sector: 80,
+        sectors: 8,
+        seed: 9,
+    });
+    history.snapshot(8);
+    // Kept by both, and the same.
+    history.write(&Write {
+        sector: 800,
+        sectors: 400,
+        seed: 9,
+    });
+    let files = history.files();
+    let stream = files.stream(Some(0), 1);
+    assert!(stream.len() < 8 * SECTOR + 500, "{}", stream.len());
+}
+
+#[test]
+fn holes_stay_holes() {
+    let mut history = History::new(1 << 14);
+    history.origin[SECTOR..].fill(0);
+    history.snapshot(8);
+    let files = history.files();
+    let stream = files.stream(None, 0);
+    assert!(stream.len() < 130 << 10, "{}", stream.len());
+    assert_eq!(files.receive(&stream, &[]).code, Some(0));
+    assert!(fs::read(files.path("out")).unwrap() == files.content(0));
+    let blocks = fs::metadata(files.path("out")).unwrap().blocks();
+    assert!(blocks * 512 < 1 << 18, "{blocks} blocks");
+}
+
+#[test]
+fn what_is_not_the_base_is_not_changed() {
+    let files = Files::two(64);
+    let stream = files.stream(Some(0), 1);
+    let base = files.content(0).to_vec();
+    let differs = |at: usize| files.content(0)[at] != files.content(1)[at];
+    let replaced = (0..base.len()).find(|at| differs(*at)).unwrap();
+    let last = (0..base.len()).rfind(|at| differs(*at)).unwrap();
+    for at in [replaced, last] {
+        let mut other = base.clone();
+        other[at] ^= 1;
+        fs::write(files.path("out"), other).unwrap();
+        let before = files.all();
+        let ran = files.receive(&stream, &[]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("it is not the base"), "{ran:?}");
+        // Nor with force.
+        assert_eq!(files.receive(&stream, &["--force"]).code, Some(1));
+        assert!(files.all() == before);
+    }
+    // Part of it is the snapshot, and nobody knows of a receive.
+    let mut mixed = base.clone();
+    mixed[..40 * 4096].copy_from_slice(&files.content(1)[..40 * 4096]);
+    fs::write(files.path("out"), mixed).unwrap();
+    let before = files.all();
+    let ran = files.receive(&stream, &[]);
+    assert!(ran.stderr.contains("its state is lost"), "{ran:?}");
+    assert!(files.all() == before);
+    for bytes in [base.len() - SECTOR, base.len() + SECTOR, base.len() + 1, 0] {
+        let mut other = base.clone();
+        other.resize(bytes, 0);
+        fs::write(files.path("out"), other).unwrap();
+        let before = files.all();
+        let ran = files.receive(&stream, &["--force"]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains(" bytes, but "), "{ran:?}");
+        assert!(files.all() == before);
+    }
+    fs::remove_file(files.path("out")).unwrap();
+    let before = files.all();
+    let ran = files.receive(&stream, &[]);
+    assert!(ran.stderr.contains("there is none"), "{ran:?}");
+    assert!(files.all() == before);
+}
+
+#[test]
+fn with_the_digest_all_of_the_base_is_compared() {
+    let files = Files::two(64);
+    let same = (0..64)
+        .map(|chunk| chunk * 4096)
+        .find(|at| files.content(0)[*at..at + 4096] == files.content(1)[*at..at + 4096]);
+    let mut other = files.content(0).to_vec();
+    other[same.unwrap()] ^= 1;
+    let stream = files.send(Some(0), 1).arg("--sha256").output().unwrap();
+    fs::write(files.path("out"), &other).unwrap();
+    let before = files.all();
+    let ran = files.receive(&stream.stdout, &[]);
+    assert!(ran.stderr.contains("not as a whole"), "{ran:?}");
+    assert!(files.all() == before);
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    let ran = files.receive(&stream.stdout, &[]);
+    assert!(ran.stderr.contains("all of it is what was sent"), "{ran:?}");
+    // Without it that is not seen, as is documented.
+    fs::write(files.path("out"), &other).unwrap();
+    assert_eq!(files.receive(&files.stream(Some(0), 1), &[]).code, Some(0));
+    // And what was changed while it was received is.
+    fs::write(files.path("out"), files.content(1)).unwrap();
+    patch(&files.path("out"), same.unwrap() as u64, &[0xee]);
+    let ran = files.receive(&stream.stdout, &[]);
+    assert!(ran.stderr.contains("as its digest tells"), "{ran:?}");
+}
+
+/// Reads all of a stream; returns at which byte each frame ends.
+fn read(stream: &[u8]) -> snap_tools::Result<Vec<u64>> {
+    let mut rest = stream;
+    let mut reader = Reader::new(&mut rest)?;
+    let mut ends = vec![reader.bytes_read()];
+    while let Before::Check(_) = reader.before()? {
+        ends.push(reader.bytes_read());
+    }
+    ends.push(reader.bytes_read());
+    loop {
+        if let Content::End { .. } = reader.content()? {
+            return Ok(ends);
+        }
+        ends.push(reader.bytes_read());
+    }
+}
+
+#[test]
+fn a_stream_is_read_whole_or_not_at_all() {
+    let files = Files::few();
+    for stream in [files.stream(Some(0), 1), files.stream(None, 1)] {
+        read(&stream).unwrap();
+        for end in 0..stream.len() {
+            let error = read(&stream[..end]).unwrap_err().to_string();
+            assert!(error.contains("it ends there"), "{end}: {error}");
+            let mut changed = stream.clone();
+            for bit in [1, 0x80] {
+                changed[end] ^= bit;
+                let error = read(&changed).unwrap_err().to_string();
+                assert!(error.starts_with("stream, byte "), "{end}: {error}");
+            }
+        }
+        for more in [&[0][..], &stream] {
+            let error = read(&[&stream[..], more].concat()).unwrap_err().to_string();
+            assert!(error.contains("something follows its end"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn frames_stay_in_their_order() {
+    let files = Files::few();
+    let stream = files.stream(Some(0), 1);
+    let ends = read(&stream).unwrap();
+    let ends: Vec<usize> = ends.into_iter().map(|end| end as usize).collect();
+    assert!(ends.len() > 5);
+    for at in 1..ends.len() - 1 {
+        let (start, middle, end) = (ends[at - 1], ends[at], ends[at + 1]);
+        let without = [&stream[..start], &stream[middle..]].concat();
+        let twice = [&stream[..middle], &stream[start..]].concat();
+        let swapped = [
+            &stream[..start],
+            &stream[middle..end],
+            &stream[start..middle],
+            &stream[end..],
+        ];
+        for other in [without, twice, swapped.concat()] {
+            assert!(read(&other).is_err(), "frame {at}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_cut_short_leaves_what_goes_on() {
+    let files = Files::two(40);
+    let stream = files.stream(Some(0), 1);
+    let ends = read(&stream).unwrap();
+    for end in ends.into_iter().map(|end| end as usize) {
+        for end in [end - 1, end, end + 1] {
+            fs::write(files.path("out"), files.content(0)).unwrap();
+            let ran = files.receive(&stream[..end], &["--batch=24"]);
+            assert_eq!(ran.code, Some(1), "{ran:?}");
+            assert!(ran.stderr.contains("it ends there"), "{ran:?}");
+            let state = files.path("out.state").exists();
+            assert!(state || fs::read(files.path("out")).unwrap() == files.content(0));
+            if state {
+                // Nothing else may be received before.
+                let ran = files.receive(&files.stream(Some(0), 2), &[]);
+                assert_eq!(ran.code, Some(1), "{ran:?}");
+                assert!(files.path("out.state").exists());
+            }
+            let ran = files.receive(&stream, &["--batch=24"]);
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            assert_eq!(ran.stderr.contains("gone on"), state, "{ran:?}");
+            assert!(fs::read(files.path("out")).unwrap() == files.content(1));
+            assert!(!files.path("out.state").exists());
+        }
+    }
+    // Of a whole snapshot nothing is left.
+    fs::remove_file(files.path("out")).unwrap();
+    let stream = files.stream(None, 1);
+    let before = files.all();
+    assert_eq!(
+        files.receive(&stream[..stream.len() - 1], &[]).code,
+        Some(1)
+    );
+    assert!(files.all() == before);
+}
+
+#[test]
+fn what_was_changed_after_a_receive_was_cut_short_is_noticed() {
+    let files = Files::two(40);
+    let stream = files.stream(Some(0), 1);
+    let end = stream.len() * 3 / 4;
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    files.receive(&stream[..end], &["--batch=8"]);
+    let state = fs::read_to_string(files.path("out.state")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let window = ["start", "end"].map(|name| state["window"][name].as_u64().unwrap() as usize);
+    let differs = |at: &usize| files.content(0)[*at] != files.content(1)[*at];
+    let left = fs::read(files.path("out")).unwrap();
+    let first = (0..window[0]).find(differs).unwrap();
+    let last = (window[1]..left.len()).rfind(differs).unwrap();
+    for at in [first, last] {
+        fs::write(files.path("out"), &left).unwrap();
+        patch(&files.path("out"), at as u64, &[left[at] ^ 1]);
+        let before = files.all();
+        let ran = files.receive(&stream, &[]);
+        assert!(ran.stderr.contains("an earlier receive left"), "{ran:?}");
+        assert!(files.all() == before);
+    }
+    // What is in the window may be anything.
+    fs::write(files.path("out"), &left).unwrap();
+    let inside = (window[0]..window[1]).find(differs).unwrap();
+    patch(&files.path("out"), inside as u64, &[left[inside] ^ 1]);
+    assert_eq!(files.receive(&stream, &[]).code, Some(0));
+    assert!(fs::read(files.path("out")).unwrap() == files.content(1));
+}
+
+#[test]
+fn killed_at_any_time_it_goes_on() {
+    let kills = std::env::var("SNAP_KILLS").map_or(100, |kills| kills.parse().unwrap());
+    let files = Files::two(512);
+    let receive = || files.tool("receive", &["-q", "-o", "out", "--batch", "16"]);
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    let start = Instant::now();
+    through_a_pipe(&mut files.send(Some(0), 1), &mut receive());
+    let longest = start.elapsed();
+    let mut chance = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    // From one to the other and back.
+    let (mut base, mut now) = (1, 0);
+    let (mut killed, mut resumed, mut complete) = (0, 0, 0);
+    while killed < kills {
+        let goes_on = files.path("out.state").exists();
+        let (mut sender, mut receiver) = pipe(
+            files.send(Some(base), now).stderr(Stdio::null()),
+            receive().stderr(Stdio::null()),
+        );
+        sleep(longest.mul_f64(f64::from(chance.next_u32()) / f64::from(u32::MAX)));
+        let victim = if killed % 3 == 0 {
+            &mut sender
+        } else {
+            &mut receiver
+        };
+        let _ = victim.kill();
+        let [done, _] = [receiver, sender].map(|mut child| child.wait().unwrap().success());
+        killed += usize::from(!done);
+        resumed += usize::from(goes_on);
+        let out = fs::read(files.path("out")).unwrap();
+        if done {
+            assert!(out == files.content(now), "{killed} kills");
+            assert!(!files.path("out.state").exists());
+            (base, now) = (now, base);
+            complete += 1;
+            continue;
+        }
+        // Each page is of one of the two; and it is the base where no state says otherwise, or it
+        // is complete and was killed before it said so.
+        let pages = out.chunks(SECTOR).zip(files.content(0).chunks(SECTOR));
+        let pages = pages.zip(files.content(1).chunks(SECTOR));
+        for ((out, one), two) in pages {
+            assert!(out == one || out == two, "{killed} kills");
+        }
+        let state = files.path("out.state").exists();
+        assert!(state || out == files.content(base) || out == files.content(now));
+    }
+    eprintln!("{killed} kills, {resumed} went on, {complete} came to their end");
+    assert!(resumed > 0);
+    through_a_pipe(&mut files.send(Some(base), now), &mut receive());
+    assert!(fs::read(files.path("out")).unwrap() == files.content(now));
+}
+
+#[test]
+fn an_interrupt_ends_who_waits_for_a_stream() {
+    let files = Files::two(8);
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    let before = files.all();
+    let mut receive = files.tool("receive", &["-o", "out"]);
+    receive.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = receive.spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    // It handles the signal.
+    while !fs::read_to_string(&status)
+        .unwrap()
+        .contains("SigCgt:\t0000000000004")
+    {
+        sleep(Duration::from_millis(1));
+    }
+    let id = child.id().to_string();
+    let kill = Command::new("kill").args(["-s", "TERM", &id]).status();
+    assert!(kill.unwrap().success());
+    let stdin = child.stdin.take();
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    drop(stdin);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("interrupted: "), "{ran:?}");
+    assert!(files.all() == before);
+}
+
+#[test]
+fn nothing_is_input_and_output() {
+    let files = Files::two(8);
+    fs::write(files.path("stream"), files.stream(None, 1)).unwrap();
+    symlink("stream", files.path("link")).unwrap();
+    let names = ["stream", "link", "./stream"];
+    for (input, output) in names.iter().flat_map(|one| names.map(|two| (*one, two))) {
+        let before = fs::read(files.path("stream")).unwrap();
+        let mut receive = files.tool("receive", &["--force", "-o", output]);
+        fails(receive.args(["-i", input]), "cannot be the output");
+        let stdin = fs::File::open(files.path(input)).unwrap();
+        let mut receive = files.tool("receive", &["--force", "-o", output]);
+        fails(receive.stdin(stdin), "cannot be the output");
+        let mut receive = files.tool("receive", &["-i", input, "-o", "out", "--state", output]);
+        fails(&mut receive, "cannot be the output");
+        assert!(fs::read(files.path("stream")).unwrap() == before);
+    }
+    for name in ["cow0", "cow1", "origin"] {
+        let before = files.all();
+        let mut send = files.send(Some(0), 1);
+        fails(send.args(["--force", "-o", name]), "cannot be the output");
+        assert!(files.all() == before);
+    }
+    let mut same = files.tool(
+        "send",
+        &["--origin", "origin", "--base", "cow0", "-i", "cow0"],
+    );
+    fails(&mut same, "the same COW device");
+    fails(&mut files.tool("send", &["-i", "cow0"]), "give --origin");
+    fails(&mut files.send(None, 0).arg("--json"), "standard output");
+}
+
+#[test]
+fn a_new_file_needs_force_where_there_is_one() {
+    let files = Files::two(8);
+    let stream = files.stream(None, 1);
+    fs::write(files.path("out"), "precious").unwrap();
+    let before = files.all();
+    assert!(files.receive(&stream, &[]).stderr.contains("--force"));
+    assert_eq!(files.receive(&stream, &["--dry-run"]).code, Some(0));
+    assert!(files.all() == before);
+    // A state that is none is left alone.
+    fs::write(files.path("out.state"), "precious").unwrap();
+    assert_eq!(files.receive(&stream, &["--force"]).code, Some(0));
+    assert!(fs::read(files.path("out")).unwrap() == files.content(1));
+    let ran = files.receive(&files.stream(Some(1), 2), &[]);
+    assert!(ran.stderr.contains("not the state of a receive"), "{ran:?}");
+    assert_eq!(fs::read(files.path("out.state")).unwrap(), b"precious");
+    assert!(fs::read(files.path("out")).unwrap() == files.content(1));
+}
+
+#[test]
+fn a_device_becomes_the_snapshot() {
+    let files = Files::two(64);
+    // More than it needs.
+    let mut disk = files.content(0).to_vec();
+    disk.resize(disk.len() + 8192, 0);
+    disk[..1 << 17].fill(0);
+    fs::write(files.path("disk"), &disk).unwrap();
+    let Some(device) = Loop::new(&files.path("disk"), &[]) else {
+        return;
+    };
+    let path = device.path().to_str().unwrap();
+    let receive = |stream: &[u8], options: &[&str]| {
+        fs::write(files.path("stream"), stream).unwrap();
+        run(files
+            .tool("receive", &["-i", "stream", "-o", path])
+            .args(options))
+    };
+    let holds = |number: usize| {
+        let bytes = fs::read(files.path("disk")).unwrap();
+        bytes[..bytes.len() - 8192] == *files.content(number)
+    };
+    let ran = receive(&files.stream(None, 0), &[]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(holds(0));
+    let stream = files.stream(Some(0), 1);
+    let ran = receive(&stream, &[]);
+    assert!(ran.stderr.contains("give --state"), "{ran:?}");
+    assert!(holds(0));
+    let cut = &stream[..stream.len() - 5];
+    assert_eq!(receive(cut, &["--state", "state"]).code, Some(1));
+    let ran = receive(&stream, &["--state", "state"]);
+    assert!(ran.stderr.contains("gone on with"), "{ran:?}");
+    assert!(holds(1) && !files.path("state").exists());
+    let ran = receive(&files.stream(None, 2), &[]);
+    assert!(ran.stderr.contains("give --force"), "{ran:?}");
+    assert_eq!(receive(&files.stream(None, 2), &["--force"]).code, Some(0));
+    assert!(holds(2));
+    // A stream does not go to a device.
+    let mut send = files.send(None, 2);
+    fails(send.args(["--force", "-o", path]), "not to a device");
+}
+
+#[test]
+fn a_closed_pipe_ends_it() {
+    let files = Files::two(512);
+    let mut send = files.send(None, 0);
+    send.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut sender = send.spawn().unwrap();
+    drop(sender.stdout.take());
+    let ran: Ran = sender.wait_with_output().unwrap().into();
+    assert_eq!((ran.code, &ran.stderr[..]), (Some(1), ""));
+}
+
+#[test]
+fn a_full_disk_is_said() {
+    let files = Files::two(8);
+    let mut send = files.send(None, 0);
+    fails(send.args(["-o", "/dev/full"]), "No space left on device");
+    assert!(!Path::new("/dev/full").is_file());
+}
