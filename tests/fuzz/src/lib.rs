@@ -5,12 +5,15 @@
 mod store;
 
 use snap_tools::cow::{byte_range, layout, Origin, Userspace};
+use snap_tools::digest::Digest;
 use snap_tools::dump::{read, Format, Head, Visitor};
 use snap_tools::format::{Exception, Header, Walk};
 use snap_tools::run::Run;
 use snap_tools::stream::Stream;
+use snap_tools::transfer::{self, Before, Content, Reader, Writer};
 use snap_tools::Result;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -114,6 +117,115 @@ fn dump(data: &[u8], format: Format) {
     let mut second = Record::default();
     read(&written.0.lock().unwrap()[..], &mut second).unwrap();
     assert_eq!(first, second);
+}
+
+/// Reads the bytes as a stream of snap_send, with the seals that they need, since no fuzzer finds
+/// a SHA-256, and as they are. What is read, written and read once more is the same.
+pub fn stream(data: &[u8]) {
+    for sealed in [seal(data), data.to_vec()] {
+        let Ok(first) = frames(&sealed) else {
+            continue;
+        };
+        let written = Shared::default();
+        let stream = Stream::writer(written.clone(), Path::new("memory"));
+        let mut writer = Writer::new(stream, first.head).unwrap();
+        first
+            .before
+            .iter()
+            .for_each(|before| writer.before(before).unwrap());
+        for (range, bytes) in &first.content {
+            let content = match bytes {
+                Some(bytes) => Content::Data {
+                    offset: range.start,
+                    bytes,
+                },
+                None => Content::Zero(range.clone()),
+            };
+            writer.content(&content).unwrap();
+        }
+        let snapshot = first.snapshot;
+        writer.content(&Content::End { snapshot }).unwrap();
+        writer.finish().unwrap();
+        assert!(written.0.lock().unwrap()[..] == sealed);
+    }
+}
+
+/// What a stream says.
+struct Frames {
+    head: transfer::Head,
+    before: Vec<Before>,
+    content: Vec<(Range<u64>, Option<Vec<u8>>)>,
+    snapshot: Option<Digest>,
+}
+
+fn frames(mut data: &[u8]) -> Result<Frames> {
+    let mut reader = Reader::new(&mut data)?;
+    let head = reader.head();
+    assert!(head.bytes > 0 && head.bytes % 512 == 0);
+    let mut before = Vec::new();
+    let mut told = 0;
+    let mut end = 0;
+    let total = loop {
+        let next = reader.before()?;
+        before.push(next.clone());
+        match next {
+            Before::Check(check) => {
+                assert!(head.has_base && check.range.start >= end && !check.range.is_empty());
+                end = check.range.end;
+                told += end - check.range.start;
+            }
+            Before::Begin { bytes, .. } => break bytes,
+        }
+    };
+    assert!(end <= head.bytes);
+    assert_eq!(total, if head.has_base { told } else { head.bytes });
+    let mut content = Vec::new();
+    let (mut end, mut replaced) = (0, 0);
+    loop {
+        let (range, bytes) = match reader.content()? {
+            Content::Data { offset, bytes } => {
+                (offset..offset + bytes.len() as u64, Some(bytes.to_vec()))
+            }
+            Content::Zero(range) => (range, None),
+            Content::End { snapshot } => {
+                assert_eq!(replaced, total);
+                return Ok(Frames {
+                    head,
+                    before,
+                    content,
+                    snapshot,
+                });
+            }
+        };
+        assert!(range.start >= end && range.end > range.start && range.end <= head.bytes);
+        assert!(head.has_base || range.start == end);
+        end = range.end;
+        replaced += range.end - range.start;
+        content.push((range, bytes));
+    }
+}
+
+/// The bytes with the seals that they need.
+fn seal(data: &[u8]) -> Vec<u8> {
+    const SEAL: usize = 32;
+    let mut sealed = Vec::new();
+    let mut put = |part: &[u8]| {
+        sealed.extend_from_slice(part);
+        let digest = Digest::of(&sealed);
+        sealed.extend_from_slice(&digest.0);
+    };
+    let mut rest = data;
+    let mut part = 24;
+    loop {
+        let Some((sealed_part, after)) = rest.split_at_checked(part + SEAL) else {
+            sealed.extend_from_slice(rest);
+            return sealed;
+        };
+        put(&sealed_part[..part]);
+        rest = after;
+        let payload = rest.get(4..8).and_then(|bytes| bytes.try_into().ok());
+        part = 24 + payload.map_or(0, |bytes| u32::from_le_bytes(bytes) as usize);
+    }
 }
 
 #[derive(Clone, Default)]

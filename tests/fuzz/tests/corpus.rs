@@ -54,3 +54,8 @@ fn dump_json() {
 fn dump_xml() {
     run("dump_xml", snap_fuzz::dump_xml);
 }
+
+#[test]
+fn stream() {
+    run("stream", snap_fuzz::stream);
+}

@@ -2,10 +2,12 @@
 
 //! Writes the seeds of the corpus: `seeds DIRECTORY`.
 
-use snap_tools::dump::{Format, Head};
+use snap_tools::digest::Digest;
+use snap_tools::dump::{self, Format};
 use snap_tools::output::Output;
 use snap_tools::run::Run;
 use snap_tools::stream::Stream;
+use snap_tools::transfer::{Before, Check, Content, Head, Writer};
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -94,7 +96,7 @@ fn main() -> Result<()> {
         ] {
             let file = Output::new(&directory.join(target).join(name), true);
             let mut writer = format.writer(Stream::file(&file)?);
-            writer.head(&Head {
+            writer.head(&dump::Head {
                 chunk_sectors: 8,
                 valid: true,
                 cow_sectors: 8192,
@@ -107,6 +109,41 @@ fn main() -> Result<()> {
             }
             writer.end(records)?;
         }
+    }
+
+    for (name, has_base) in [("whole", false), ("change", true)] {
+        let directory = directory.join("stream");
+        fs::create_dir_all(&directory)?;
+        let file = Output::new(&directory.join(name), true);
+        let head = Head {
+            bytes: 2048,
+            has_base,
+        };
+        let mut writer = Writer::new(Stream::file(&file)?, head)?;
+        let (base, snapshot) = (Digest::of(b"base"), Digest::of(b"snapshot"));
+        if has_base {
+            for range in [0..512, 1024..2048] {
+                writer.before(&Before::Check(Check {
+                    range,
+                    base,
+                    snapshot,
+                }))?;
+            }
+        }
+        let base = has_base.then_some(base);
+        let bytes = if has_base { 1536 } else { 2048 };
+        writer.before(&Before::Begin { bytes, base })?;
+        writer.content(&Content::Data {
+            offset: 0,
+            bytes: &[7; 512],
+        })?;
+        if !has_base {
+            writer.content(&Content::Zero(512..1024))?;
+        }
+        writer.content(&Content::Zero(1024..2048))?;
+        let snapshot = Some(snapshot);
+        writer.content(&Content::End { snapshot })?;
+        writer.finish()?;
     }
     Ok(())
 }
