@@ -276,3 +276,41 @@ def test_tools_know_volumes_by_name(vg):
     run(PROGRAM, "merge", "-i", "vg/one")
     run("lvchange", "-ay", "vg/origin")
     assert disks.digest("/dev/vg/origin") == disks.digest("/dev/vg/one") == expected["one"]
+
+
+def send(name, base, *options):
+    """Sends a snapshot, or the origin, over a pipe to who has the base, in vg/copy."""
+    line = [PROGRAM, "send"]
+    if base:
+        line += ["--base", f"vg/{base}"]
+    if name != "origin":
+        line += ["-i", f"vg/{name}"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as sender:
+        receive = [PROGRAM, "receive", "-o", "vg/copy", "--state", "/tmp/copy.state", *options]
+        received = subprocess.run(receive, stdin=sender.stdout, capture_output=True, text=True)
+        sender.stdout.close()
+    return sender.returncode, received
+
+
+def test_snapshots_are_sent_by_name(vg):
+    """A chain of ten, and the origin as it is now, to another volume."""
+    random_volume("origin", 8)
+    names = [f"snap{n}" for n in range(10)]
+    for n, name in enumerate(names):
+        run("lvcreate", "-y", "-q", "-s", "-c", ("4k", "64k")[n % 2], "-L", "12M", "-n", name, "vg/origin")
+        overwrite("/dev/vg/origin", 1, at=n % 7)
+    expected = {name: disks.digest(f"/dev/vg/{name}") for name in [*names, "origin"]}
+    run("lvcreate", "-y", "-q", "-Wn", "-L", "8M", "-n", "copy", "vg")
+    run("lvchange", "-an", "vg/origin")
+    base = None
+    for name in [*names, "origin"]:
+        code, received = send(name, base, *([] if base else ["--force"]))
+        assert (code, received.returncode) == (0, 0), received
+        assert disks.digest("/dev/vg/copy") == expected[name]
+        base = name
+    # it has become another one
+    code, received = send("snap2", "snap1")
+    assert received.returncode == 1 and "it is not the base" in received.stderr, received
+    assert disks.digest("/dev/vg/copy") == expected["origin"]
+    run("lvchange", "-ay", "vg/origin")
+    assert {name: disks.digest(f"/dev/vg/{name}") for name in expected} == expected
