@@ -536,32 +536,73 @@ fn what_was_changed_after_a_receive_was_cut_short_is_noticed() {
 }
 
 #[test]
+fn a_write_that_fails_is_done_once_more() {
+    let files = Files::two(64);
+    let stream = files.stream(Some(0), 1);
+    fs::write(files.path("stream"), &stream).unwrap();
+    for batch in ["1", "48", "131072"] {
+        for blocks in ["8", "100", "200"] {
+            fs::write(files.path("out"), files.content(0)).unwrap();
+            let options = ["-i", "stream", "-o", "out", "--batch", batch];
+            let receive = files.tool("receive", &options);
+            // No file is written beyond that.
+            let script = "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"";
+            let mut limited = Command::new("sh");
+            limited
+                .args(["-c", script, blocks])
+                .arg(receive.get_program());
+            limited.args(receive.get_args()).current_dir(&files.dir);
+            fails(&mut limited, "cannot write at byte");
+            let ran = files.receive(&stream, &[]);
+            assert!(ran.stderr.contains("gone on with"), "{batch}: {ran:?}");
+            assert!(fs::read(files.path("out")).unwrap() == files.content(1));
+        }
+    }
+}
+
+#[test]
 fn killed_at_any_time_it_goes_on() {
     let kills = std::env::var("SNAP_KILLS").map_or(100, |kills| kills.parse().unwrap());
-    let files = Files::two(512);
-    let receive = || files.tool("receive", &["-q", "-o", "out", "--batch", "16"]);
+    let files = Files::two(1024);
+    let receive = || files.tool("receive", &["-q", "-o", "out", "--batch", "1024"]);
     fs::write(files.path("out"), files.content(0)).unwrap();
-    let start = Instant::now();
-    through_a_pipe(&mut files.send(Some(0), 1), &mut receive());
-    let longest = start.elapsed();
+    let time = |base, now| {
+        let start = Instant::now();
+        through_a_pipe(&mut files.send(Some(base), now), &mut receive());
+        start.elapsed()
+    };
+    // So that some come to their end.
+    let longest = time(0, 1).min(time(1, 0)).mul_f64(1.25);
     let mut chance = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     // From one to the other and back.
-    let (mut base, mut now) = (1, 0);
+    let (mut base, mut now) = (0, 1);
     let (mut killed, mut resumed, mut complete) = (0, 0, 0);
     while killed < kills {
         let goes_on = files.path("out.state").exists();
         let (mut sender, mut receiver) = pipe(
             files.send(Some(base), now).stderr(Stdio::null()),
-            receive().stderr(Stdio::null()),
+            receive().stderr(Stdio::piped()),
         );
-        sleep(longest.mul_f64(f64::from(chance.next_u32()) / f64::from(u32::MAX)));
+        let delay = longest.mul_f64(f64::from(chance.next_u32()) / f64::from(u32::MAX));
+        let start = Instant::now();
+        while start.elapsed() < delay && receiver.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(1));
+        }
         let victim = if killed % 3 == 0 {
             &mut sender
         } else {
             &mut receiver
         };
         let _ = victim.kill();
-        let [done, _] = [receiver, sender].map(|mut child| child.wait().unwrap().success());
+        let ran = receiver.wait_with_output().unwrap();
+        sender.wait().unwrap();
+        // It has nothing else to complain of than that the sender was killed.
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert!(
+            ran.status.code() != Some(1) || said.contains("it ends there"),
+            "{said}"
+        );
+        let done = ran.status.success();
         killed += usize::from(!done);
         resumed += usize::from(goes_on);
         let out = fs::read(files.path("out")).unwrap();
@@ -644,7 +685,7 @@ fn nothing_is_input_and_output() {
     );
     fails(&mut same, "the same COW device");
     fails(&mut files.tool("send", &["-i", "cow0"]), "give --origin");
-    fails(&mut files.send(None, 0).arg("--json"), "standard output");
+    fails(files.send(None, 0).arg("--json"), "standard output");
 }
 
 #[test]
