@@ -68,8 +68,8 @@ fn put_block(block: &str, to: &mut Roff) {
     const PARAGRAPH: usize = 79;
     let mut lines: Vec<&str> = block.lines().collect();
     let is_heading = |line: &&str| {
-        let capital = |c: char| c.is_ascii_uppercase() || c == ' ';
-        !line.is_empty() && line.chars().all(capital)
+        let capital = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || " -".contains(c);
+        line.starts_with(|c: char| c.is_ascii_uppercase()) && line.chars().all(capital)
     };
     match lines.first().filter(|line| is_heading(line)) {
         Some(heading) => {

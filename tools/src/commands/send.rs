@@ -82,7 +82,7 @@ EXAMPLES
   snap_send -i vg/monday | ssh HOST snap_receive -o image
   snap_send -i vg/tuesday --base vg/monday | ssh HOST snap_receive -o image
   snap_send --base vg/tuesday | ssh HOST snap_receive -o image
-  snap_send -i tuesday.img --base monday.img --origin origin.img -o tuesday.stream
+  snap_send -i cow2 --base cow1 --origin origin.img -o tuesday.stream
 
 SHA-256
   What --sha256 tells is that of the snapshot, as sha256sum tells it of an image. It is written as a \
