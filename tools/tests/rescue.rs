@@ -159,7 +159,7 @@ fn pages_have_sections_and_name_only_pages_that_there_are() {
             assert!(exists || elsewhere.contains(&word), "{word} in {name}");
         }
     }
-    assert_eq!(pages, 12);
+    assert_eq!(pages, 14);
     let page = std::fs::read_to_string(dir.path().join("snap_export.8")).unwrap();
     // Options have their values.
     assert!(
