@@ -6,6 +6,7 @@ import mmap
 import os
 import random
 
+import cow
 import crashed_disks
 import nbd
 import volume
@@ -70,6 +71,10 @@ class Recording:
             image[:] = beginning
         for expected in self.expected.values():
             expected.rewind()
+
+    def is_metadata(self, op):
+        """Whether a request is for the COW device's metadata."""
+        return op.disk is self.cow and cow.Layout(self.chunk).is_metadata(op.offset // self.bytes)
 
     def path(self, where):
         return self.volume.path if where == "origin" else self.snapshot.path
