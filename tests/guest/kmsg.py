@@ -10,8 +10,9 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts/vm.d"))
 
 from complaints import COMPLAINT  # noqa: E402 - found in scripts/vm.d
 
-# with a stack that is no complaint
-NO_MEMORY = re.compile(r"vmalloc error|page allocation failure|kmem_cache_create\w*\(.*\) failed with error -\d+")
+# with a stack that is no complaint; the kernel warns where it has no memory for a module's events
+NO_MEMORY = re.compile(r"vmalloc error|page allocation failure|kmem_cache_create\w*\(.*\) failed with error -\d+|"
+                       r"WARNING: \S+ at event_define_fields\+")
 
 
 def complaints(lines):
