@@ -92,6 +92,7 @@ HEADLINES = [
     ("writes beside four snapshots, 100 MB/s", "multi", {"mbps": 100}, "iops", False),
     ("1 MiB writes in sequence", "seqwrite", {"queue_depth": 1, "mbps": 0}, "iops", False),
     ("random writes, 32 at a time", "randwrite", {"chunk_kib": 64, "queue_depth": 32, "latency_us": 1000}, "iops", False),
+    ("random writes, one at a time", "randwrite", {"chunk_kib": 64, "queue_depth": 1, "latency_us": 1000}, "iops", False),
     ("writes of whole chunks to a snapshot", "snapwrite-whole", {"queue_depth": 1}, "iops", False),
 ]
 

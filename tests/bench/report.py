@@ -115,6 +115,8 @@ def write_bounds(results):
             ours, thin = results.get(key, targets, "iops"), results.get(key, "thin", "iops")
             beside.add(describe(key), ours / thin if thin else None)
         yield beside
+    yield ratios(results, targets, "random writes, 64 KiB chunks, QD1, COW with FUA: IOPS", "iops",
+                 find("randwrite", chunk_kib=64, queue_depth=1, mbps=0), at_least=1.15)
     sequential = find("seqwrite", chunk_kib=64, queue_depth=1)
     for mbps, limit in (0, 3), (100, 1.4):
         yield ratios(results, targets, "sequential writes of 1 MiB, QD1: IOPS", "iops",
