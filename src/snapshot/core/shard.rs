@@ -305,7 +305,7 @@ impl<T: Types> Shard<T> {
                 return Cover::NoSpare(needed - spare.len());
             }
             match self.start_copies(covered, end, spare) {
-                Ok(Some(wait)) => return Cover::Waits(wait.until),
+                Ok(Some(wait)) => return Cover::Waits(wait.until.min(end)),
                 // A snapshot was dropped just now: there is nothing to wait for.
                 Ok(None) | Err(Trouble::Gone) => {}
                 Err(Trouble::NoSpare) => return Cover::NoSpare(1),
@@ -338,15 +338,14 @@ impl<T: Types> Shard<T> {
             }
             match self.start_copies(covered, until, spare) {
                 Ok(Some(wait)) if spare.has_started() => {
-                    let mut end = covered;
                     for start in spare.started.iter_mut() {
                         start.why = Why::Ahead;
-                        end = end.max(start.sector + start.sectors);
                         if let Some(copy) = self.copy_mut(start.copy) {
                             copy.ahead = true;
                         }
                     }
-                    let sectors = end - covered;
+                    // Where chunks are larger than others, the rest of them will be found begun.
+                    let sectors = wait.until - covered;
                     self.streams.copied(stream, wait.until, sectors);
                     self.counts.ahead += sectors;
                     return Ahead::Begun;
@@ -411,7 +410,7 @@ impl<T: Types> Shard<T> {
         spare: &mut Spare<T>,
     ) -> Result<Option<Wait>, Trouble<T::Snapshot>> {
         let mut wait = None;
-        let mut until = end;
+        let mut until = u64::MAX;
         for index in 0..self.slots.len() {
             let Some(slot) = self.slots.get(index) else {
                 break;

@@ -66,6 +66,21 @@ def test_several_at_once(ahead):
     check(volume, snap)
 
 
+@pytest.mark.parametrize("chunks", [(8, 16), (8, 128), (128, 8), (16, 2048)])
+def test_snapshots_with_several_chunk_sizes(ahead, disk, chunks):
+    """What is copied for the larger chunks alone is no waste of the writer's."""
+    volume, _ = ahead(chunk=chunks[0])
+    volume.snapshot(disk(4 * SIZE), chunks[1])
+    for file in range(8):
+        write(volume, range(file * 3 * MIB, (file * 3 + 2) * MIB, 32 << 10), 32 << 10)
+    found = stats(volume.device)
+    assert found["origin_ahead"] <= 1.3 * 16 * MIB // 512
+    assert found["origin_ahead_used"] > 14 * MIB // 512
+    assert found["origin_writes_waited"] < 8 * 64 / 3
+    for snap in volume.snapshots:
+        check(volume, snap)
+
+
 def test_nothing_for_one_who_does_not(ahead):
     volume, snap = ahead()
     chunks = list(range(0, SIZE // BYTES, 2))
