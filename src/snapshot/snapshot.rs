@@ -266,9 +266,11 @@ impl Snapshot {
         devices.is_some_and(|devices| !self.fill(&devices).is_half_full())
     }
 
-    /// How its COW device is made to keep what is to be recorded.
+    /// How its COW device is best made to keep the data of the exception whose chunk was handed out last.
     pub(super) fn keeping(&self) -> Keeping {
         match self.devices() {
+            // They share a flush.
+            Some(_) if self.order.lock().pipeline.unrecorded() > 1 => Keeping::ByFlush,
             Some(devices) if self.store.has_records() => devices.cow.keeping(),
             _ => Keeping::Itself,
         }

@@ -127,6 +127,11 @@ impl<T> Pipeline<T> {
         self.recorded
     }
 
+    /// How many tickets were handed out and are not done with.
+    pub fn unrecorded(&self) -> u64 {
+        self.next - self.recorded
+    }
+
     /// How many tickets must be done with before all that was promised is kept; `None` if it is.
     pub fn owed(&self) -> Option<u64> {
         (self.promised > self.recorded).then_some(self.promised)
