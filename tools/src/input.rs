@@ -5,9 +5,11 @@
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// A file, a device, a pipe or standard input. Somebody who waits for it hears of an interrupt.
@@ -33,7 +35,10 @@ impl Input {
                 .map_err(io::Error::from)
                 .map(File::from)
         } else {
-            File::open(path)
+            // A FIFO that nobody has opened to write yet is waited for by poll, which hears of an
+            // interrupt, and not here.
+            let flags = OFlags::NONBLOCK.bits() as i32;
+            File::options().read(true).custom_flags(flags).open(path)
         };
         let file = file.map_err(|source| Error::File {
             path: path.into(),
@@ -56,7 +61,10 @@ impl Read for Input {
             let mut files = [PollFd::new(&self.file, PollFlags::IN)];
             match poll(&mut files, Some(&Self::LOOK)) {
                 Ok(0) | Err(Errno::INTR) => {}
-                _ => return self.file.read(buf),
+                _ => match self.file.read(buf) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    read => return read,
+                },
             }
         }
     }
