@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What a device is opened for.
@@ -106,9 +106,17 @@ impl Device {
             .map_err(|source| Self::file_error(path, "open", source))?;
         Self::lock(&file, path, access)?;
         if access == Access::Write {
-            let meta = file.metadata();
-            let meta = meta.map_err(|source| Self::file_error(path, "open", source))?;
+            let failed = |source| Self::file_error(path, "open", source);
+            let meta = file.metadata().map_err(failed)?;
             Self::refuse_held(path, &meta)?;
+            // Whoever had the lock before may have put another file in its place.
+            let named = std::fs::metadata(path).map_err(failed)?;
+            if (named.dev(), named.ino()) != (meta.dev(), meta.ino()) {
+                return Err(Error::Refused(format!(
+                    "{}: it was replaced just now; run this again",
+                    path.display()
+                )));
+            }
         }
         Ok(file)
     }

@@ -8,18 +8,26 @@
 //!   a loop device holds is, too.
 //! * What holds something is overwritten only if the user says so (`--force`). That is all that
 //!   this allows.
-//! * A file written from start to end gets its name when it is complete and durable.
+//! * A file written from start to end gets its name when it is complete and durable; a name that
+//!   something has got meanwhile is somebody else's.
 
 use crate::buffer::{is_zero, AlignedBuf};
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
 use crate::format::{Header, SECTOR_BYTES};
 use crate::identity::Identity;
+use crate::interrupt::Interrupt;
 use crate::stream::Stream;
+use rustix::fs::{renameat_with, OFlags, RenameFlags, CWD};
+use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+use tempfile::NamedTempFile;
 
 /// The bytes at the start of a device that must be zero for it to count as empty. Every common
 /// file system and volume manager leaves a mark there.
@@ -31,8 +39,12 @@ pub struct Output {
     /// The name, links followed.
     path: PathBuf,
     force: bool,
+    /// Whether nothing had the name when it was given.
+    was_missing: bool,
     /// What is read meanwhile, with its name.
     inputs: Vec<(PathBuf, Identity)>,
+    /// What ends waiting for a reader.
+    interrupt: Option<Interrupt>,
 }
 
 /// What an [`Output`] is.
@@ -53,10 +65,21 @@ pub enum Kind {
 impl Output {
     /// The output called `path`; with `force` what it holds may be overwritten.
     pub fn new(path: &Path, force: bool) -> Self {
+        let path = resolve(path);
         Self {
-            path: resolve(path),
+            was_missing: fs::symlink_metadata(&path).is_err(),
+            path,
             force,
             inputs: Vec::new(),
+            interrupt: None,
+        }
+    }
+
+    /// Who waits for its reader hears of an interrupt.
+    pub fn watching(self, interrupt: &Interrupt) -> Self {
+        Self {
+            interrupt: Some(interrupt.clone()),
+            ..self
         }
     }
 
@@ -178,6 +201,31 @@ impl Output {
         }
     }
 
+    /// Refuses what would be refused if it was written, and changes nothing. Returns the device or
+    /// file that is there.
+    pub fn refuse(&self) -> Result<Option<Device>> {
+        match self.kind()? {
+            Kind::Missing => {
+                use rustix::fs::{access, Access};
+                access(self.directory(), Access::WRITE_OK | Access::EXEC_OK)
+                    .map_err(|e| file_error(&self.path, "create", e.into()))?;
+                Ok(None)
+            }
+            Kind::File => {
+                self.refuse_file()?;
+                Device::open(&self.path, Access::Read).map(Some)
+            }
+            Kind::BlockDevice => {
+                let device = Device::open(&self.path, Access::Read)?;
+                if !self.force {
+                    refuse_content(&device)?;
+                }
+                Ok(Some(device))
+            }
+            Kind::Standard | Kind::Stream => self.device(0).map(Some),
+        }
+    }
+
     /// Refuses a file that holds something, unless it may be overwritten.
     pub fn refuse_file(&self) -> Result<()> {
         let Some(meta) = self.metadata()?.filter(Metadata::is_file) else {
@@ -196,11 +244,10 @@ impl Output {
     /// Opens it to be written from the first byte to the last.
     pub fn stream(&self) -> Result<Stream> {
         match self.kind()? {
-            Kind::Standard => Ok(Stream::standard()),
+            Kind::Standard => Ok(Stream::standard(self.interrupt.as_ref())),
             Kind::Stream => {
-                let file = File::options().write(true).open(&self.path);
-                let file = file.map_err(|e| file_error(&self.path, "open", e))?;
-                Ok(Stream::writer(file, &self.path))
+                let file = self.open()?;
+                Ok(Stream::pipe(file, &self.path, self.interrupt.as_ref()))
             }
             Kind::BlockDevice => Ok(Stream::device(self.device(0)?)),
             Kind::Missing | Kind::File => {
@@ -210,9 +257,40 @@ impl Output {
         }
     }
 
+    /// Opens a pipe or the like, waiting for its reader.
+    fn open(&self) -> Result<File> {
+        let failed = |e| file_error(&self.path, "open", e);
+        let is_fifo = |meta: Metadata| meta.file_type().is_fifo();
+        let mut options = File::options();
+        options.write(true);
+        let interrupt = match &self.interrupt {
+            Some(interrupt) if self.metadata()?.is_some_and(is_fifo) => interrupt,
+            _ => return options.open(&self.path).map_err(failed),
+        };
+        // An open that waits would not hear of it.
+        options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+        loop {
+            match options.open(&self.path) {
+                Err(e) if e.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                    if interrupt.asked() {
+                        let what = "nobody has opened the output to read it";
+                        return Err(Error::Interrupted(what.into()));
+                    }
+                    sleep(Duration::from_millis(50));
+                }
+                file => return file.map_err(failed),
+            }
+        }
+    }
+
     /// The same for what is not meant to be read by people: a terminal is refused.
     pub fn binary_stream(&self) -> Result<Stream> {
         let is_terminal = match self.kind()? {
+            Kind::Standard if is_closed(&io::stdout()) => {
+                return Err(Error::Refused(
+                    "-: standard output is closed, and all would be lost".into(),
+                ));
+            }
             Kind::Standard => io::stdout().is_terminal(),
             // Not a pipe, whose opening waits for a writer.
             Kind::Stream => {
@@ -242,8 +320,10 @@ impl Output {
     /// Gives the complete and durable file `from`, which lies in the same directory, the output's
     /// name.
     ///
-    /// A file that had the name before hands its mode on.
+    /// A file that had the name before hands its mode on. Without leave to overwrite it, what has
+    /// got the name or a content meanwhile is left alone.
     pub fn rename_from(&self, from: &Path) -> Result<()> {
+        self.refuse_file()?;
         if let Some(meta) = self.metadata()? {
             let mode = fs::Permissions::from_mode(meta.permissions().mode() & 0o7777);
             fs::set_permissions(from, mode).map_err(|e| file_error(from, "set the mode of", e))?;
@@ -252,9 +332,57 @@ impl Output {
         File::open(from)
             .and_then(|file| file.sync_all())
             .map_err(failed)?;
-        fs::rename(from, &self.path).map_err(failed)?;
+        match self.was_missing && !self.force {
+            false => fs::rename(from, &self.path).map_err(failed)?,
+            true => match rename_new(from, &self.path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(Error::Refused(format!(
+                        "{}: somebody else has made it meanwhile; give --force to overwrite it",
+                        self.path.display()
+                    )));
+                }
+                renamed => renamed.map_err(failed)?,
+            },
+        }
         sync_directory(self.directory())
     }
+}
+
+/// Renames a file to what nothing may be called.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system can, nor has every one links.
+        Err(Errno::INVAL | Errno::NOSYS) => match fs::hard_link(from, to) {
+            Ok(()) => fs::remove_file(from),
+            Err(_) if fs::symlink_metadata(to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => fs::rename(from, to),
+        },
+        renamed => Ok(renamed?),
+    }
+}
+
+/// Whether `file` was closed when the process began: the runtime has put /dev/null in its place
+/// then and, unlike others, opened that to read it, too.
+fn is_closed(file: &impl std::os::fd::AsFd) -> bool {
+    let null = fs::metadata("/dev/null").map(|meta| meta.rdev());
+    let flags = rustix::fs::fcntl_getfl(file);
+    let is_null = rustix::fs::fstat(file).is_ok_and(|stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device()
+            && null.is_ok_and(|null| null == stat.st_rdev)
+    });
+    is_null && flags.is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
+}
+
+/// A new file in `directory`, for its owner only, which disappears unless it is given another name.
+pub fn temporary(directory: &Path, prefix: impl AsRef<OsStr>) -> io::Result<NamedTempFile> {
+    // Not `tempfile_in`: its errors have the name in them.
+    tempfile::Builder::new()
+        .prefix(&prefix)
+        .make_in(directory, |path| {
+            let mut options = File::options();
+            options.read(true).write(true).create_new(true).mode(0o600);
+            options.open(path)
+        })
 }
 
 /// Makes the names in `directory` durable.
@@ -333,5 +461,36 @@ fn file_error(path: &Path, action: &'static str, source: io::Error) -> Error {
         path: path.into(),
         action,
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_got_the_name_meanwhile_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, path) = (dir.path().join("from"), dir.path().join("out"));
+        for (content, force) in [("precious", false), ("", false), ("precious", true)] {
+            let output = Output::new(&path, force);
+            fs::write(&from, "new").unwrap();
+            fs::write(&path, content).unwrap();
+            let renamed = output.rename_from(&from);
+            let holds = fs::read_to_string(&path).unwrap();
+            assert_eq!(renamed.is_ok(), force);
+            assert_eq!(holds, if force { "new" } else { content });
+            fs::remove_file(&path).unwrap();
+        }
+        // Nor is what has got a content.
+        fs::write(&from, "new").unwrap();
+        fs::write(&path, "").unwrap();
+        let output = Output::new(&path, false);
+        fs::write(&path, "precious").unwrap();
+        assert!(output.rename_from(&from).is_err());
+        fs::write(&path, "").unwrap();
+        output.rename_from(&from).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert!(!from.exists());
     }
 }

@@ -5,7 +5,10 @@
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
-use crate::output::Output;
+use crate::interrupt::Interrupt;
+use crate::output::{temporary, Output};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -35,12 +38,25 @@ impl Stream {
     const BUFFER_BYTES: usize = 256 * 1024;
 
     /// Standard output.
-    pub fn standard() -> Self {
+    pub fn standard(interrupt: Option<&Interrupt>) -> Self {
         // Not through the library's own buffer, which would look for ends of lines.
         let stdout = rustix::io::dup(io::stdout()).map(File::from);
+        let name = Path::new("standard output");
         match stdout {
-            Ok(stdout) => Self::writer(stdout, Path::new("standard output")),
-            Err(_) => Self::writer(io::stdout(), Path::new("standard output")),
+            Ok(stdout) => Self::pipe(stdout, name, interrupt),
+            Err(_) => Self::writer(io::stdout(), name),
+        }
+    }
+
+    /// A pipe or the like; who waits for its reader hears of `interrupt`.
+    pub fn pipe(file: File, name: &Path, interrupt: Option<&Interrupt>) -> Self {
+        let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
+        match interrupt.filter(|_| !is_file) {
+            None => Self::writer(file, name),
+            Some(interrupt) => {
+                let interrupt = interrupt.clone();
+                Self::writer(Pipe { file, interrupt }, name)
+            }
         }
     }
 
@@ -61,14 +77,11 @@ impl Stream {
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(name);
         prefix.push(".");
-        let file = tempfile::Builder::new()
-            .prefix(&prefix)
-            .tempfile_in(output.directory())
-            .map_err(|source| Error::File {
-                path: output.path().into(),
-                action: "create",
-                source,
-            })?;
+        let file = temporary(output.directory(), prefix).map_err(|source| Error::File {
+            path: output.path().into(),
+            action: "create",
+            source,
+        })?;
         let to = To::File(file, output.clone());
         Ok(Self::new(to, output.path()))
     }
@@ -132,7 +145,7 @@ impl Stream {
                 Ok(())
             }
             To::Writer(to) => to.write_all(buffer),
-            To::File(file, _) => file.write_all(buffer),
+            To::File(file, _) => file.as_file_mut().write_all(buffer),
         };
         written.map_err(|e| self.write_error(e))?;
         self.written += bytes as u64;
@@ -147,5 +160,44 @@ impl Stream {
             offset: self.written,
             source,
         }
+    }
+}
+
+/// What somebody reads, slowly or not at all.
+struct Pipe {
+    file: File,
+    interrupt: Interrupt,
+}
+
+impl Pipe {
+    /// As many bytes do not wait where anything can be written.
+    const BYTES: usize = 4096;
+    /// How often an interrupt is looked for.
+    const LOOK: Timespec = Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    };
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(Self::BYTES)];
+        loop {
+            if self.interrupt.asked() {
+                return Err(io::Error::other("interrupted"));
+            }
+            let mut files = [PollFd::new(&self.file, PollFlags::OUT)];
+            match poll(&mut files, Some(&Self::LOOK)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                _ => match self.file.write(bytes) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    written => return written,
+                },
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
