@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{Kind, Output};
 use crate::report::Report;
 use crate::snapshot::Snapshot;
-use crate::state_file;
+use crate::state_file::{self, Subject};
 use crate::stream::Stream;
 use crate::threads::{share, Stop};
 use image::Image;
@@ -29,7 +29,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -311,9 +310,7 @@ impl Target {
             partial_output.kind()?;
             // An empty file is one that an export had no time to note.
             let is_ours = match &earlier {
-                Some(state) => {
-                    (state.destination.device, state.destination.inode) == (meta.dev(), meta.ino())
-                }
+                Some(state) => state.destination.subject == Subject::new(&meta),
                 None => meta.len() == 0,
             };
             if !meta.is_file() || !is_ours {
@@ -339,7 +336,7 @@ impl Target {
         } else if let Some(state) = earlier.filter(|_| !options.restart) {
             state.refuse_other(&source, &state_path)?;
             // A state that was named may be another output's.
-            if state.destination.is_block_device || options.state.is_some() {
+            if state.destination.subject.is_block_device || options.state.is_some() {
                 return Err(state.other_output(&state_path));
             }
         }

@@ -6,10 +6,8 @@ use super::file_error;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::snapshot::Snapshot;
-use crate::state_file;
+use crate::state_file::{self, Subject};
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -32,9 +30,8 @@ impl State {
     /// Reads the state file `path`; `None` where there is none. A file that is something else is
     /// refused.
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        let text = match fs::read(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            text => text.map_err(file_error(path, "read"))?,
+        let Some(text) = state_file::read(path)? else {
+            return Ok(None);
         };
         match serde_json::from_slice::<Self>(&text) {
             Ok(state) if state.snap_export == Self::VERSION => Ok(Some(state)),
@@ -75,27 +72,15 @@ impl State {
 /// The file or device that an export goes to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Destination {
-    pub is_block_device: bool,
-    /// The device's number, or that of the file system.
-    pub device: u64,
-    /// The file's inode.
-    pub inode: u64,
+    #[serde(flatten)]
+    pub subject: Subject,
     pub bytes: u64,
 }
 
 impl Destination {
     pub fn of(device: &Device) -> Result<Self> {
-        let meta = device.file().metadata();
-        let meta = meta.map_err(file_error(device.path(), "ask for"))?;
-        let is_block_device = device.is_block_device();
-        let (device_number, inode) = match is_block_device {
-            true => (meta.rdev(), 0),
-            false => (meta.dev(), meta.ino()),
-        };
         Ok(Self {
-            is_block_device,
-            device: device_number,
-            inode,
+            subject: Subject::of(device)?,
             bytes: device.bytes(),
         })
     }
