@@ -3,7 +3,8 @@
 //! Writes a snapshot, or what differs between two, as a stream.
 //!
 //! Both sides are read where one of them keeps a chunk; where neither does they are the origin, and
-//! so the same. What does not differ is not sent.
+//! so the same. What does not differ is not sent, but it is read, so that the receiver can compare
+//! all that it has; unless that is trusted.
 
 use crate::buffer::{is_zero, AlignedBuf};
 use crate::delta::{delta, Other};
@@ -47,7 +48,7 @@ pub struct Sent {
     pub replaced: u64,
     /// Bytes of the stream.
     pub stream: u64,
-    /// The SHA-256 of the snapshot, if it was asked for.
+    /// The SHA-256 of the snapshot, if all of it was read.
     pub sha256: Option<String>,
 }
 
@@ -75,12 +76,12 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Sends `source` to `output`; with `sha256` so that the receiver can check all of base and
-/// snapshot, which are read from start to end then.
+/// Sends `source` to `output`. With `trust_base` only what differs is read, and the receiver cannot
+/// compare more.
 pub fn send(
     source: &Source<'_>,
     output: &Output,
-    sha256: bool,
+    trust_base: bool,
     report: &Report,
     interrupt: &Interrupt,
 ) -> Result<Sent> {
@@ -102,43 +103,55 @@ pub fn send(
         buf: AlignedBuf::new(PART_BYTES as usize),
         interrupt,
     };
-    let ranges = match source {
-        Source::Whole(_) => Vec::new(),
-        Source::Since { base, now } => sender.checks(base, now)?,
+    let (ranges, told, digests) = match source {
+        Source::Whole(_) => (Vec::new(), None, None),
+        Source::Since { base, now } => {
+            let (ranges, told) = sender.checks(base, now)?;
+            let digests = match trust_base {
+                true => None,
+                false => Some(sender.digests(base, &ranges, report)?),
+            };
+            (ranges, Some(told), digests)
+        }
     };
     let replaced = match source {
         Source::Whole(_) => bytes,
         Source::Since { .. } => ranges.iter().map(|range| range.end - range.start).sum(),
     };
-    let base = base.filter(|_| sha256);
-    let base = base.map(|base| sender.sha256(|buf, offset| base.read_at(buf, offset)));
     let begin = Before::Begin {
         bytes: replaced,
-        base: base.transpose()?,
+        base: digests.map(|(base, _)| base),
     };
     sender.writer.before(&begin)?;
     let progress = report.progress("sending", replaced);
-    match source {
+    let snapshot: Option<Digest> = match source {
         Source::Whole(snapshot) => {
+            let mut hash = Sha256::new();
             let mut plan = Plan::new(snapshot, 0..bytes, true);
             while let Some(task) = plan.next() {
                 let bytes = task.bytes.end - task.bytes.start;
                 match task.what {
-                    What::Zero => sender.writer.content(&Content::Zero(task.bytes))?,
-                    What::Data => sender.content(task.bytes)?,
+                    What::Zero => sender.zero(task.bytes, &mut hash)?,
+                    What::Data => sender.content(task.bytes, |part| hash.update(part))?,
                 }
                 progress.advance(bytes);
             }
+            Some(hash.finalize().into())
         }
         Source::Since { .. } => {
+            let mut sent = Sha256::new();
             for range in &ranges {
-                sender.content(range.clone())?;
+                sender.content(range.clone(), |part| sent.update(Digest::of(part).0))?;
                 progress.advance(range.end - range.start);
             }
+            if told != Some(sent.finalize().into()) {
+                return Err(Error::Refused(
+                    "the snapshot was changed while it was sent; the stream is not complete".into(),
+                ));
+            }
+            digests.map(|(_, snapshot)| snapshot)
         }
-    }
-    let read = |buf: &mut [u8], offset| source.read_at(buf, offset);
-    let snapshot = sha256.then(|| sender.sha256(read)).transpose()?;
+    };
     sender.writer.content(&Content::End { snapshot })?;
     Ok(Sent {
         bytes,
@@ -157,34 +170,39 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Sends what the ranges that differ hold in the base; returns them.
-    fn checks(&mut self, base: &Snapshot, now: &Other<'_>) -> Result<Vec<Range<u64>>> {
+    /// Sends what the ranges that differ hold in base and snapshot; returns them, and a digest of
+    /// what they hold in the snapshot, by the digests of their parts.
+    fn checks(&mut self, base: &Snapshot, now: &Other<'_>) -> Result<(Vec<Range<u64>>, Digest)> {
         let source = self.source;
         let mut ranges = Vec::new();
+        let mut told = Sha256::new();
         delta(base, now, true, |range| {
             for part in parts(range.clone()) {
                 let buf = self.part(&part)?;
                 base.read_at(buf, part.start)?;
                 let base = Digest::of(buf);
                 source.read_at(buf, part.start)?;
+                let snapshot = Digest::of(buf);
+                told.update(snapshot.0);
                 let check = Check {
                     range: part,
                     base,
-                    snapshot: Digest::of(buf),
+                    snapshot,
                 };
                 self.writer.before(&Before::Check(check))?;
             }
             push(&mut ranges, range)
         })?;
-        Ok(ranges)
+        Ok((ranges, told.finalize().into()))
     }
 
-    /// Sends what the snapshot holds in `range`.
-    fn content(&mut self, range: Range<u64>) -> Result<()> {
+    /// Sends what the snapshot holds in `range`, and tells `also` of it, part by part.
+    fn content(&mut self, range: Range<u64>, mut also: impl FnMut(&[u8])) -> Result<()> {
         let source = self.source;
         for part in parts(range) {
             source.read_at(self.part(&part)?, part.start)?;
             let bytes = &self.buf[..(part.end - part.start) as usize];
+            also(bytes);
             let blocks: Vec<(bool, &[u8])> = bytes
                 .chunks(ZERO_BYTES)
                 .map(|block| (is_zero(block), block))
@@ -207,15 +225,41 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// The digest of all that `read` reads.
-    fn sha256(&mut self, read: impl Fn(&mut [u8], u64) -> Result<()>) -> Result<Digest> {
-        let mut hash = Sha256::new();
-        for part in parts(0..self.source.bytes()) {
-            let buf = self.part(&part)?;
-            read(buf, part.start)?;
-            hash.update(buf);
+    /// Sends that the snapshot holds zeros in `range`.
+    fn zero(&mut self, range: Range<u64>, hash: &mut Sha256) -> Result<()> {
+        for part in parts(range.clone()) {
+            let zeros = self.part(&part)?;
+            zeros.fill(0);
+            hash.update(zeros);
         }
-        Ok(hash.finalize().into())
+        self.writer.content(&Content::Zero(range))
+    }
+
+    /// The digests of all of the base and all of the snapshot, which differ in `ranges`. Where they
+    /// do not, what is read of one is that of both.
+    fn digests(
+        &mut self,
+        base: &Snapshot,
+        ranges: &[Range<u64>],
+        report: &Report,
+    ) -> Result<(Digest, Digest)> {
+        let source = self.source;
+        let progress = report.progress("reading", source.bytes());
+        let mut hashes = [Sha256::new(), Sha256::new()];
+        let mut ranges = ranges.iter().peekable();
+        for part in parts(0..source.bytes()) {
+            let buf = self.part(&part)?;
+            base.read_at(buf, part.start)?;
+            hashes[0].update(&*buf);
+            while ranges.next_if(|range| range.end <= part.start).is_some() {}
+            if ranges.peek().is_some_and(|range| range.start < part.end) {
+                source.read_at(buf, part.start)?;
+            }
+            hashes[1].update(&*buf);
+            progress.advance(part.end - part.start);
+        }
+        let [base, snapshot] = hashes.map(|hash| hash.finalize().into());
+        Ok((base, snapshot))
     }
 
     /// Room for `part`, unless the user asked to stop.

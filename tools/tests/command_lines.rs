@@ -356,7 +356,9 @@ impl Chance {
                 self.put(4, "--sha256", &mut line);
                 self.put(4, "--verify", &mut line);
             }
-            "send" => self.put(4, "--sha256", &mut line),
+            "send" if line.arguments.contains(&"--base".into()) => {
+                self.put(4, "--trust-base", &mut line);
+            }
             _ => {}
         }
         match tool {

@@ -13,8 +13,12 @@ use common::{fails, patch, run, tool, Image, Ran};
 use loops::Loop;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use snap_tools::transfer::{Before, Content, Reader};
+use snap_tools::digest::Digest;
+use snap_tools::output::Output;
+use snap_tools::stream::Stream;
+use snap_tools::transfer::{Before, Check, Content, Head, Reader, Writer};
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{symlink, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -184,7 +188,16 @@ impl Files {
     }
 
     fn stream(&self, base: Option<usize>, now: usize) -> Vec<u8> {
-        let sent = self.send(base, now).output().unwrap();
+        Self::sent(&mut self.send(base, now))
+    }
+
+    /// The same, of which the receiver cannot compare all.
+    fn trusting_stream(&self, base: usize, now: usize) -> Vec<u8> {
+        Self::sent(self.send(Some(base), now).arg("--trust-base"))
+    }
+
+    fn sent(send: &mut Command) -> Vec<u8> {
+        let sent = send.output().unwrap();
         assert_eq!(sent.status.code(), Some(0), "{sent:?}");
         sent.stdout
     }
@@ -252,13 +265,17 @@ proptest! {
     #[test]
     fn a_chain_of_ten_arrives_over_a_pipe(
         history in history(10),
-        options in prop::sample::select(vec![&[][..], &["--sha256"]])
+        trust_base in any::<bool>()
     ) {
         let files = history.files();
         let receive = || files.tool("receive", &["-q", "-o", "out", "--batch", "64"]);
         let mut base = None;
         for now in 0..=10 {
-            through_a_pipe(files.send(base, now).args(options), &mut receive());
+            let mut send = files.send(base, now);
+            if trust_base && base.is_some() {
+                send.arg("--trust-base");
+            }
+            through_a_pipe(&mut send, &mut receive());
             prop_assert!(fs::read(files.path("out")).unwrap() == files.content(now), "{}", now);
             prop_assert!(!files.path("out.state").exists());
             base = Some(now);
@@ -380,30 +397,92 @@ fn what_is_not_the_base_is_not_changed() {
 }
 
 #[test]
-fn with_the_digest_all_of_the_base_is_compared() {
+fn all_of_the_base_is_compared() {
     let files = Files::two(64);
     let same = (0..64)
         .map(|chunk| chunk * 4096)
         .find(|at| files.content(0)[*at..at + 4096] == files.content(1)[*at..at + 4096]);
     let mut other = files.content(0).to_vec();
     other[same.unwrap()] ^= 1;
-    let stream = files.send(Some(0), 1).arg("--sha256").output().unwrap();
+    let stream = files.stream(Some(0), 1);
     fs::write(files.path("out"), &other).unwrap();
     let before = files.all();
-    let ran = files.receive(&stream.stdout, &[]);
-    assert!(ran.stderr.contains("not as a whole"), "{ran:?}");
-    assert!(files.all() == before);
+    for options in [&["--dry-run"][..], &[], &["--force"]] {
+        let ran = files.receive(&stream, options);
+        assert!(ran.stderr.contains("not as a whole"), "{ran:?}");
+        assert!(files.all() == before);
+    }
     fs::write(files.path("out"), files.content(0)).unwrap();
-    let ran = files.receive(&stream.stdout, &[]);
+    let ran = files.receive(&stream, &[]);
     assert!(ran.stderr.contains("all of it is what was sent"), "{ran:?}");
-    // Without it that is not seen, as is documented.
-    fs::write(files.path("out"), &other).unwrap();
-    assert_eq!(files.receive(&files.stream(Some(0), 1), &[]).code, Some(0));
-    // And what was changed while it was received is.
+    // What is the snapshot already is compared, too.
     fs::write(files.path("out"), files.content(1)).unwrap();
     patch(&files.path("out"), same.unwrap() as u64, &[0xee]);
-    let ran = files.receive(&stream.stdout, &[]);
+    let ran = files.receive(&stream, &[]);
     assert!(ran.stderr.contains("as its digest tells"), "{ran:?}");
+    // Who trusts the base does not see that, and it is said.
+    fs::write(files.path("out"), &other).unwrap();
+    let trusting = files.trusting_stream(0, 1);
+    let ran = files.receive(&trusting, &[]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stderr.contains("--trust-base"), "{ran:?}");
+    assert!(trusting.len() < stream.len());
+}
+
+#[test]
+fn an_increment_that_was_left_out_is_noticed() {
+    let mut history = History::new(16 * 8);
+    for chunk in [3, 9] {
+        history.snapshot(8);
+        history.write(&Write {
+            sector: chunk * 8,
+            sectors: 8,
+            seed: 7,
+        });
+    }
+    history.snapshot(8);
+    let files = history.files();
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    let before = files.all();
+    let ran = files.receive(&files.stream(Some(1), 2), &[]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("it is not the base"), "{ran:?}");
+    assert!(files.all() == before);
+    for now in [1, 2] {
+        let ran = files.receive(&files.stream(Some(now - 1), now), &[]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    assert!(fs::read(files.path("out")).unwrap() == files.content(2));
+}
+
+#[test]
+fn a_snapshot_that_changes_while_it_is_sent_is_not_sent() {
+    for options in [&[][..], &["--trust-base"]] {
+        let files = Files::two(1024);
+        let mut send = files.send(Some(0), 1);
+        send.args(options).stdout(Stdio::piped());
+        let mut sender = send.stderr(Stdio::piped()).spawn().unwrap();
+        let mut reader = Reader::new(sender.stdout.take().unwrap()).unwrap();
+        while let Before::Check(_) = reader.before().unwrap() {}
+        // It was told of, and is read once more far behind what the pipe holds.
+        patch(&files.path("origin"), 1022 * 4096 + 512, &[0xee]);
+        let error = loop {
+            match reader.content() {
+                Ok(Content::End { .. }) => panic!("{options:?}"),
+                Ok(_) => {}
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(error.contains("it ends there"), "{error}");
+        let ran: Ran = sender.wait_with_output().unwrap().into();
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("changed while it was sent"), "{ran:?}");
+    }
+}
+
+fn names(files: &Files) -> Vec<PathBuf> {
+    let entries = fs::read_dir(files.dir.path()).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
 }
 
 /// Reads all of a stream; returns at which byte each frame ends.
@@ -442,6 +521,40 @@ fn a_stream_is_read_whole_or_not_at_all() {
             let error = read(&[&stream[..], more].concat()).unwrap_err().to_string();
             assert!(error.contains("something follows its end"), "{error}");
         }
+    }
+}
+
+#[test]
+fn the_digests_of_all_are_there_or_none_of_them() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("stream");
+    let (some, none) = (Some(Digest::of(b"any")), None);
+    for (has_base, base, snapshot, may_be) in [
+        (true, some, some, true),
+        (true, none, none, true),
+        (true, some, none, false),
+        (true, none, some, false),
+        (false, none, some, true),
+        (false, none, none, false),
+        (false, some, some, false),
+    ] {
+        let bytes = 512;
+        let stream = Stream::file(&Output::new(&path, true)).unwrap();
+        let mut writer = Writer::new(stream, Head { bytes, has_base }).unwrap();
+        if has_base {
+            let check = Check {
+                range: 0..bytes,
+                base: Digest::of(b"base"),
+                snapshot: Digest::of(b"snapshot"),
+            };
+            writer.before(&Before::Check(check)).unwrap();
+        }
+        writer.before(&Before::Begin { bytes, base }).unwrap();
+        writer.content(&Content::Zero(0..bytes)).unwrap();
+        writer.content(&Content::End { snapshot }).unwrap();
+        writer.finish().unwrap();
+        let read = read(&fs::read(&path).unwrap());
+        assert_eq!(read.is_ok(), may_be, "{has_base} {base:?} {snapshot:?}");
     }
 }
 
@@ -629,31 +742,99 @@ fn killed_at_any_time_it_goes_on() {
     assert!(fs::read(files.path("out")).unwrap() == files.content(now));
 }
 
-#[test]
-fn an_interrupt_ends_who_waits_for_a_stream() {
-    let files = Files::two(8);
-    fs::write(files.path("out"), files.content(0)).unwrap();
-    let before = files.all();
-    let mut receive = files.tool("receive", &["-o", "out"]);
-    receive.stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = receive.spawn().unwrap();
+/// Sends `signal` to `child`, once it handles it, and returns what it did.
+fn stopped(mut child: Child, signal: &str) -> Ran {
     let status = format!("/proc/{}/status", child.id());
-    // It handles the signal.
     while !fs::read_to_string(&status)
         .unwrap()
         .contains("SigCgt:\t0000000000004")
     {
+        assert!(child.try_wait().unwrap().is_none());
         sleep(Duration::from_millis(1));
     }
+    // It gets to where it waits.
+    sleep(Duration::from_millis(100));
+    send_signal(&child, signal);
+    ended(child)
+}
+
+fn send_signal(child: &Child, signal: &str) {
     let id = child.id().to_string();
-    let kill = Command::new("kill").args(["-s", "TERM", &id]).status();
+    let kill = Command::new("kill").args(["-s", signal, &id]).status();
     assert!(kill.unwrap().success());
+}
+
+/// What `child` did, which ends soon.
+fn ended(mut child: Child) -> Ran {
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > Duration::from_secs(30) {
+            child.kill().unwrap();
+            panic!("it does not end");
+        }
+        sleep(Duration::from_millis(1));
+    }
     let stdin = child.stdin.take();
-    let ran: Ran = child.wait_with_output().unwrap().into();
+    let ran = child.wait_with_output().unwrap().into();
     drop(stdin);
-    assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("interrupted: "), "{ran:?}");
-    assert!(files.all() == before);
+    ran
+}
+
+#[test]
+fn an_interrupt_ends_who_waits_for_a_stream() {
+    let files = Files::two(8);
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    let fifo = Command::new("mkfifo").arg(files.path("fifo")).status();
+    assert!(fifo.unwrap().success());
+    let names = || names(&files).len();
+    let before = names();
+    for signal in ["TERM", "INT", "HUP"] {
+        for arguments in [&[][..], &["-i", "fifo"]] {
+            let mut receive = files.tool("receive", &["-o", "out"]);
+            receive.args(arguments).stdin(Stdio::piped());
+            let child = receive.stderr(Stdio::piped()).spawn().unwrap();
+            let ran = stopped(child, signal);
+            assert_eq!(ran.code, Some(1), "{ran:?}");
+            assert!(ran.stderr.contains("interrupted: "), "{ran:?}");
+        }
+        assert_eq!(names(), before);
+        assert!(fs::read(files.path("out")).unwrap() == files.content(0));
+    }
+}
+
+#[test]
+fn an_interrupt_ends_who_waits_for_a_reader() {
+    let files = Files::two(1024);
+    let fifo = Command::new("mkfifo").arg(files.path("fifo")).status();
+    assert!(fifo.unwrap().success());
+    for signal in ["TERM", "INT", "HUP"] {
+        for output in ["-", "fifo"] {
+            let mut send = files.send(None, 0);
+            send.args(["-o", output]).stdout(Stdio::piped());
+            let mut child = send.stderr(Stdio::piped()).spawn().unwrap();
+            // Nobody reads it.
+            let stdout = child.stdout.take();
+            let ran = stopped(child, signal);
+            drop(stdout);
+            assert_eq!(ran.code, Some(1), "{ran:?}");
+            assert!(ran.stderr.contains("interrupted: "), "{ran:?}");
+        }
+    }
+    // Who has one that is slow is not disturbed, and who was started by nohup goes on.
+    let send = files.send(None, 0);
+    let mut nohup = Command::new("sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    nohup.arg(send.get_program()).args(send.get_args());
+    nohup.args(["-o", "fifo"]).current_dir(&files.dir);
+    let child = nohup.stderr(Stdio::piped()).spawn().unwrap();
+    sleep(Duration::from_millis(300));
+    send_signal(&child, "HUP");
+    let mut received = fs::File::open(files.path("fifo")).unwrap();
+    sleep(Duration::from_millis(100));
+    let mut stream = Vec::new();
+    received.read_to_end(&mut stream).unwrap();
+    assert_eq!(ended(child).code, Some(0));
+    assert!(stream == files.stream(None, 0));
 }
 
 #[test]
@@ -767,4 +948,30 @@ fn a_full_disk_is_said() {
     let mut send = files.send(None, 0);
     fails(send.args(["-o", "/dev/full"]), "No space left on device");
     assert!(!Path::new("/dev/full").is_file());
+    // Once, and by the name that was given.
+    let send = files.send(None, 0);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\"", "sh"]);
+    limited.arg(send.get_program()).args(send.get_args());
+    limited.args(["-o", "new"]).current_dir(&files.dir);
+    let ran = fails(&mut limited, "File too large");
+    assert!(ran.stderr.contains("new: cannot write"), "{ran:?}");
+    assert!(!ran.stderr.contains(" at path"), "{ran:?}");
+}
+
+#[test]
+fn a_stream_to_nowhere_is_refused() {
+    let files = Files::two(8);
+    let send = files.send(None, 0);
+    let mut closed = Command::new("sh");
+    closed.args(["-c", "exec \"$@\" >&-", "sh"]);
+    closed.arg(send.get_program()).args(send.get_args());
+    fails(closed.current_dir(&files.dir), "standard output is closed");
+    // Who wants that may have it.
+    assert!(files
+        .send(None, 0)
+        .stdout(Stdio::null())
+        .status()
+        .unwrap()
+        .success());
 }

@@ -41,7 +41,7 @@ pub struct Receive {
     #[arg(long, value_name = "SIZE", default_value = "64m", value_parser = sectors)]
     batch: u64,
 
-    /// Only check the stream, and whether the output is its base
+    /// Only check the stream, and whether the output is its base or could be written
     #[arg(long)]
     dry_run: bool,
 
@@ -75,15 +75,16 @@ it is complete, or is written over a device. One that needs a base makes the sna
 place: OUTPUT is a copy of the base, in a file or on a device.
 
 Before anything is changed, every range that is going to be replaced is compared with what the base \
-holds there, and an output of another size or with anything else is refused. What is not replaced is \
-not read; where it may have been changed, send with --sha256, with which all is compared before and \
-afterwards. What the stream brings may be there already: then nothing is done.
+holds there, and so is all of it, by its digest; an output of another size or with anything else is \
+refused. Afterwards all of it is compared with the digest of the snapshot. (With what \
+snap_send --trust-base sent, only what is replaced is compared.) What the stream brings may be there \
+already: then nothing is done.
 
 While a base is replaced the output is neither base nor snapshot, and a state file says so. \
 Interrupted, by whatever means, by a stream that ends early or is damaged, too, it becomes \
 the snapshot when the same stream is received once more; the part that was done is compared and not \
-written again. Nothing else may be received there before. With a device as the base, --state names \
-that file.";
+written again. Nothing else may be received there before, except a whole snapshot with --force, which \
+needs nothing of what is there. With a device as the base, --state names that file.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_send -i vg/monday | ssh HOST snap_receive -o image
@@ -143,6 +144,8 @@ LVM NAMES
         }
         if received.verified {
             report.info("all of it is what was sent");
+        } else if !dry_run {
+            report.info("only what is replaced was compared: it was sent with --trust-base");
         }
         Ok(true)
     }

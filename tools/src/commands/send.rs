@@ -40,9 +40,10 @@ pub struct Send {
     #[arg(long)]
     force: bool,
 
-    /// Read all of base and snapshot, and let the receiver check all of both
-    #[arg(long)]
-    sha256: bool,
+    /// Read only what may differ. Then nobody notices if what the receiver has is not the base where
+    /// it stays as it is: an increment left out, a write to the copy, an image restored by hand
+    #[arg(long, requires = "base")]
+    trust_base: bool,
 
     /// Send snapshots that are marked invalid
     #[arg(long)]
@@ -66,15 +67,16 @@ impl Tool for Send {
     const ABOUT: &'static str = "Send a snapshot, or what differs between two, as a stream";
     const LONG_ABOUT: &'static str = "\
 Writes a stream of which snap_receive makes the snapshot: of a copy of another snapshot of the same \
-origin, the base, if that is given, or else of nothing. With a base only what differs is sent: \
-both snapshots are read where one of them keeps a chunk. Without --input it is the origin, as it is \
-now, that is sent, and the base that is given is what it was.
+origin, the base, if that is given, or else of nothing. With a base only what differs is sent. \
+Without --input it is the origin, as it is now, that is sent, and the base that is given is what it \
+was.
 
 The stream is made from the origin and the COW devices, without the kernel; none of them is changed. \
-It has a digest for each of its parts and for what the base holds where that is replaced, so \
-that the receiver notices what was damaged, what is missing and what is not the base. That both have \
-the same where nothing is replaced is taken for granted; with --sha256 all of base and snapshot is \
-read, and the receiver compares all, too.
+It has a digest for each of its parts, for what the base holds where that is replaced, and for all of \
+base and snapshot, so that the receiver notices what was damaged, what is missing, and what is not \
+the base, before it changes anything; and in the end that it has the snapshot. For that both read all \
+that there is. With --trust-base only what one of both snapshots keeps is read and compared: \
+that the rest of the receiver's copy is the base's is taken for granted.
 
 The same devices give the same stream, so that a receiver that was cut short can go on with it.";
     const EXTRA: &'static str = "\
@@ -85,9 +87,7 @@ EXAMPLES
   snap_send -i cow2 --base cow1 --origin origin.img -o tuesday.stream
 
 SHA-256
-  What --sha256 tells is that of the snapshot, as sha256sum tells it of an image. It is written as a \
-line \"sha256 DIGEST\" to standard output, or to standard error where the stream goes to standard \
-output.";
+  What is told of the snapshot, unless --trust-base is given, is what sha256sum tells of its image.";
 
     fn quiet(&self) -> bool {
         self.quiet
@@ -127,15 +127,20 @@ output.";
         let output = Output::new(&volumes.output(&self.output)?, self.force);
         let inputs = snapshots.iter().flat_map(Snapshot::inputs);
         let output = inputs.fold(output, Output::apart_from);
-        let sent = send(&source, &output, self.sha256, report, &interrupt)?;
+        let output = output.watching(&interrupt);
+        let sent = match send(&source, &output, self.trust_base, report, &interrupt) {
+            // Writing ends when that is asked for.
+            Err(Error::Io { .. }) if interrupt.asked() => {
+                return Err(Error::Interrupted("the stream is not complete".into()));
+            }
+            sent => sent?,
+        };
         if self.json {
             report.json(&sent);
             return Ok(true);
         }
-        match &sent.sha256 {
-            Some(sha256) if to_stdout => report.info(format_args!("sha256 {sha256}")),
-            Some(sha256) => report.line(format_args!("sha256 {sha256}")),
-            None => {}
+        if let Some(sha256) = &sent.sha256 {
+            report.info(format_args!("sha256 {sha256}"));
         }
         let replaced = self.units.show(sent.replaced / u64::from(SECTOR_BYTES));
         match self.base {

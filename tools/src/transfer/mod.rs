@@ -56,7 +56,7 @@ pub enum Before {
     Begin {
         /// Bytes that are replaced in all.
         bytes: u64,
-        /// The digest of the whole base, if the sender read that.
+        /// The digest of the whole base, if there is one and the sender read all of it.
         base: Option<Digest>,
     },
 }
@@ -86,7 +86,7 @@ pub enum Content<'a> {
     Zero(Range<u64>),
     /// That was all.
     End {
-        /// The digest of the whole snapshot, if the sender read that.
+        /// The digest of the whole snapshot, unless only what differs from the base was read.
         snapshot: Option<Digest>,
     },
 }

@@ -30,6 +30,8 @@ pub struct Reader<R> {
     sum: u64,
     /// How many bytes are to be replaced.
     total: u64,
+    /// Whether the digests of all of base and snapshot are there.
+    has_digests: bool,
     payload: AlignedBuf,
 }
 
@@ -57,6 +59,7 @@ impl<R: Read> Reader<R> {
             end: 0,
             sum: 0,
             total: 0,
+            has_digests: false,
             payload: AlignedBuf::new(PART_BYTES as usize),
         };
         let mut head = [0; HEAD_BYTES];
@@ -116,17 +119,19 @@ impl<R: Read> Reader<R> {
                     snapshot: self.digest_at(Digest::BYTES),
                 }))
             }
-            (kind::BEGIN, 0 | Digest::BYTES) if frame.offset == 0 => {
+            (kind::BEGIN, bytes) if frame.offset == 0 && self.begins_with(bytes) => {
                 let told = match self.head.has_base {
                     true => self.sum,
                     false => self.head.bytes,
                 };
                 if frame.length != told {
-                    let bytes = frame.length;
-                    let what = format!("{bytes} bytes are to be replaced, and {told} were told");
+                    let length = frame.length;
+                    let what = format!("{length} bytes are to be replaced, and {told} were told");
                     return Err(fault(frame.at, what));
                 }
                 (self.end, self.sum, self.total) = (0, 0, told);
+                // A whole snapshot always has one.
+                self.has_digests = !self.head.has_base || bytes > 0;
                 Ok(Before::Begin {
                     bytes: told,
                     base: self.digest_of(&frame),
@@ -145,7 +150,9 @@ impl<R: Read> Reader<R> {
                 bytes: &self.payload[..bytes],
             }),
             (kind::ZERO, 0) => self.range(&frame).map(Content::Zero),
-            (kind::END, 0 | Digest::BYTES) if (frame.offset, frame.length) == (0, 0) => {
+            (kind::END, bytes)
+                if (frame.offset, frame.length) == (0, 0) && self.ends_with(bytes) =>
+            {
                 let (sum, total) = (self.sum, self.total);
                 if sum != total {
                     let what = format!("{sum} bytes are replaced, and {total} were told");
@@ -159,6 +166,16 @@ impl<R: Read> Reader<R> {
             }
             _ => Err(frame.unexpected()),
         }
+    }
+
+    /// Whether a frame that begins the content can have as many bytes.
+    fn begins_with(&self, bytes: usize) -> bool {
+        bytes == 0 || (bytes == Digest::BYTES && self.head.has_base)
+    }
+
+    /// Whether the last frame can.
+    fn ends_with(&self, bytes: usize) -> bool {
+        bytes == if self.has_digests { Digest::BYTES } else { 0 }
     }
 
     fn frame(&mut self) -> Result<Frame> {
