@@ -18,7 +18,7 @@ use snap_tools::output::Output;
 use snap_tools::stream::Stream;
 use snap_tools::transfer::{Before, Check, Content, Head, Reader, Writer};
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::fs::{symlink, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -456,6 +456,38 @@ fn an_increment_that_was_left_out_is_noticed() {
 }
 
 #[test]
+fn what_was_restored_by_hand_does_not_go_on() {
+    let files = Files::two(40);
+    let stream = files.stream(Some(0), 1);
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    files.receive(&stream[..stream.len() - 5], &[]);
+    assert!(files.path("out.state").exists());
+    // Something else that a window hides.
+    let mut other = files.content(0).to_vec();
+    let same = (0..40)
+        .map(|chunk| chunk * 4096)
+        .find(|at| other[*at..at + 4096] == files.content(1)[*at..at + 4096]);
+    other[same.unwrap()] ^= 1;
+    fs::write(files.path("out"), &other).unwrap();
+    let ran = files.receive(&stream, &[]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    for says in ["as its digest tells", "--force", "out.state"] {
+        assert!(ran.stderr.contains(says), "{ran:?}");
+    }
+    // As is said whenever nothing else can be received there.
+    let next = files.stream(Some(1), 2);
+    let ran = files.receive(&next, &[]);
+    for says in ["another stream", "--force", "out.state"] {
+        assert!(ran.stderr.contains(says), "{ran:?}");
+    }
+    let ran = files.receive(&files.stream(None, 1), &["--force"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(!files.path("out.state").exists());
+    assert_eq!(files.receive(&next, &[]).code, Some(0));
+    assert!(fs::read(files.path("out")).unwrap() == files.content(2));
+}
+
+#[test]
 fn a_snapshot_that_changes_while_it_is_sent_is_not_sent() {
     for options in [&[][..], &["--trust-base"]] {
         let files = Files::two(1024);
@@ -480,9 +512,145 @@ fn a_snapshot_that_changes_while_it_is_sent_is_not_sent() {
     }
 }
 
+#[test]
+fn a_state_is_its_targets() {
+    let files = Files::two(40);
+    let stream = files.stream(Some(0), 1);
+    let state = ["--state", "state"];
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    assert_eq!(
+        files.receive(&stream[..stream.len() - 5], &state).code,
+        Some(1)
+    );
+    // Neither goes another one on with it nor does it take it away.
+    fs::write(files.path("other"), files.content(0)).unwrap();
+    fs::write(files.path("whole"), "").unwrap();
+    let before = files.all();
+    fs::write(files.path("stream"), &stream).unwrap();
+    let mut other = files.tool("receive", &["-i", "stream", "-o", "other"]);
+    fails(other.args(state), "another output");
+    assert!(files.all() == before);
+    fs::write(files.path("stream"), files.stream(None, 0)).unwrap();
+    for name in ["whole", "new"] {
+        let mut whole = files.tool("receive", &["-i", "stream", "-o", name]);
+        assert_eq!(run(whole.args(state)).code, Some(0));
+        assert!(files.path("state").exists());
+    }
+    let ran = files.receive(&stream, &state);
+    assert!(ran.stderr.contains("gone on with"), "{ran:?}");
+    assert!(fs::read(files.path("out")).unwrap() == files.content(1));
+    // Nor is another one the same for its name.
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    files.receive(&stream[..stream.len() - 5], &[]);
+    fs::write(files.path("restored"), files.content(0)).unwrap();
+    fs::rename(files.path("restored"), files.path("out")).unwrap();
+    let before = files.all();
+    let ran = files.receive(&stream, &[]);
+    assert!(ran.stderr.contains("another output"), "{ran:?}");
+    assert!(files.all() == before);
+    fs::remove_file(files.path("out.state")).unwrap();
+    assert_eq!(files.receive(&stream, &[]).code, Some(0));
+}
+
+/// A receive to the file `out` that has got a part of the stream.
+struct Fed {
+    child: Child,
+    rest: Vec<u8>,
+}
+
+impl Fed {
+    fn new(files: &Files, stream: &[u8], part: usize, options: &[&str]) -> Self {
+        let mut receive = files.tool("receive", &["-o", "out"]);
+        receive.args(options).stdin(Stdio::piped());
+        let mut child = receive.stderr(Stdio::piped()).spawn().unwrap();
+        let stdin = child.stdin.as_mut().unwrap();
+        stdin.write_all(&stream[..part]).unwrap();
+        Self {
+            child,
+            rest: stream[part..].to_vec(),
+        }
+    }
+
+    /// Waits until `files` has a file that begins with `name`.
+    fn until(self, files: &Files, name: &str) -> Self {
+        let has = |path: &Path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with(name)
+        };
+        while !names(files).iter().any(|path| has(path)) {
+            sleep(Duration::from_millis(1));
+        }
+        self
+    }
+
+    fn finish(mut self) -> Ran {
+        let mut stdin = self.child.stdin.take().unwrap();
+        // It may have given up.
+        let _ = stdin.write_all(&self.rest);
+        drop(stdin);
+        self.child.wait_with_output().unwrap().into()
+    }
+}
+
 fn names(files: &Files) -> Vec<PathBuf> {
     let entries = fs::read_dir(files.dir.path()).unwrap();
     entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn nothing_is_received_over_what_is_being_replaced() {
+    let files = Files::two(200);
+    let (stream, whole) = (files.stream(Some(0), 1), files.stream(None, 0));
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    let fed = Fed::new(&files, &stream, stream.len() - 5, &["--batch=8"]);
+    let fed = fed.until(&files, "out.state");
+    let ran = files.receive(&whole, &["--force"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("it is in use"), "{ran:?}");
+    let ran = fed.finish();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(fs::read(files.path("out")).unwrap() == files.content(1));
+    // The other way round.
+    let fed = Fed::new(&files, &whole, whole.len() / 2, &["--force"]);
+    let fed = fed.until(&files, ".snap_receive.");
+    let next = files.stream(Some(1), 2);
+    for (stream, options) in [(&next, &[][..]), (&whole, &["--force"][..])] {
+        let ran = files.receive(stream, options);
+        assert!(ran.stderr.contains("it is in use"), "{ran:?}");
+    }
+    let ran = fed.finish();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(fs::read(files.path("out")).unwrap() == files.content(0));
+}
+
+#[test]
+fn a_file_that_appears_meanwhile_stays() {
+    let files = Files::two(40);
+    let whole = files.stream(None, 0);
+    for content in ["precious", ""] {
+        let fed = Fed::new(&files, &whole, whole.len() / 2, &[]);
+        let fed = fed.until(&files, ".snap_receive.");
+        fs::write(files.path("out"), content).unwrap();
+        let ran = fed.finish();
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("--force"), "{ran:?}");
+        assert_eq!(fs::read_to_string(files.path("out")).unwrap(), content);
+        fs::remove_file(files.path("out")).unwrap();
+    }
+    let left = |path: &PathBuf| path.to_string_lossy().contains("/.snap_receive.");
+    assert!(!names(&files).iter().any(left));
+    // Nor is an increment in it lost.
+    let (base, stream) = (files.content(0), files.stream(Some(0), 1));
+    let whole = Fed::new(&files, &whole, whole.len() / 2, &["--force"]);
+    let whole = whole.until(&files, ".snap_receive.");
+    fs::write(files.path("out"), base).unwrap();
+    let fed = Fed::new(&files, &stream, stream.len() - 5, &["--batch=8"]);
+    let fed = fed.until(&files, "out.state");
+    assert!(whole.finish().stderr.contains("it is in use"));
+    assert_eq!(fed.finish().code, Some(0));
+    assert!(fs::read(files.path("out")).unwrap() == files.content(1));
 }
 
 /// Reads all of a stream; returns at which byte each frame ends.
@@ -797,6 +965,12 @@ fn an_interrupt_ends_who_waits_for_a_stream() {
             assert_eq!(ran.code, Some(1), "{ran:?}");
             assert!(ran.stderr.contains("interrupted: "), "{ran:?}");
         }
+        // A new file is not left behind.
+        let whole = files.stream(None, 0);
+        let fed = Fed::new(&files, &whole, whole.len() / 2, &["--force"]);
+        let fed = fed.until(&files, ".snap_receive.");
+        let ran = stopped(fed.child, signal);
+        assert!(ran.stderr.contains("interrupted: "), "{ran:?}");
         assert_eq!(names(), before);
         assert!(fs::read(files.path("out")).unwrap() == files.content(0));
     }
@@ -876,7 +1050,15 @@ fn a_new_file_needs_force_where_there_is_one() {
     fs::write(files.path("out"), "precious").unwrap();
     let before = files.all();
     assert!(files.receive(&stream, &[]).stderr.contains("--force"));
-    assert_eq!(files.receive(&stream, &["--dry-run"]).code, Some(0));
+    // Nor does it look as if it would do.
+    let ran = files.receive(&stream, &["--dry-run"]);
+    assert!(ran.stderr.contains("--force"), "{ran:?}");
+    assert_eq!(
+        files.receive(&stream, &["--dry-run", "--force"]).code,
+        Some(0)
+    );
+    let mut missing = files.tool("receive", &["--dry-run", "-i", "stream", "-o", "./no/out"]);
+    fails(&mut missing, "cannot create");
     assert!(files.all() == before);
     // A state that is none is left alone.
     fs::write(files.path("out.state"), "precious").unwrap();
@@ -974,4 +1156,15 @@ fn a_stream_to_nowhere_is_refused() {
         .status()
         .unwrap()
         .success());
+}
+
+#[test]
+fn what_is_too_large_for_a_state_is_not_read() {
+    let files = Files::two(8);
+    fs::write(files.path("out"), files.content(0)).unwrap();
+    let disk = fs::File::create(files.path("disk")).unwrap();
+    disk.set_len(1 << 42).unwrap();
+    fs::write(files.path("stream"), files.stream(Some(0), 1)).unwrap();
+    let options = ["-i", "stream", "-o", "out", "--state", "disk"];
+    fails(&mut files.tool("receive", &options), "not the state of");
 }

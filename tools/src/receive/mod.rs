@@ -6,8 +6,10 @@
 //!
 //! A stream that needs a base first says what the base holds in every range that is going to be
 //! replaced. All of them are compared before the first is written: if one is different, nothing
-//! changes. What lies between them is the same in the base and in the snapshot; it is only compared
-//! where the sender put the digests of both into the stream.
+//! changes. What lies between them is the same in the base and in the snapshot; that is compared by
+//! the digest of the whole base, and afterwards by that of the whole snapshot, unless the sender was
+//! told to trust the base and left them out. A receive that goes on has no whole base any more, and
+//! compares only the result.
 //!
 //! # Why it may be cut short at any point
 //!
@@ -55,7 +57,7 @@ pub struct Received {
     pub resumed: bool,
     /// Whether the output was the snapshot already.
     pub already: bool,
-    /// Whether all of it was compared with the digest that the sender put into the stream.
+    /// Whether all of it was compared with the digest that is in the stream.
     pub verified: bool,
 }
 
@@ -82,7 +84,7 @@ pub fn receive(
         }
     };
     drop(progress);
-    target.begin(stream.digest(), base, interrupt)?;
+    target.begin(stream.digest(), base, report, interrupt)?;
     let progress = report.progress("receiving", replaced);
     let snapshot = loop {
         refuse_interrupted(interrupt, &target)?;
@@ -100,7 +102,7 @@ pub fn receive(
         verified: snapshot.is_some() && !options.dry_run,
         ..Received::default()
     };
-    target.finish(snapshot, &mut received, interrupt)?;
+    target.finish(snapshot, &mut received, report, interrupt)?;
     Ok(received)
 }
 

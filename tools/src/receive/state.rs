@@ -3,10 +3,8 @@
 //! What is noted while a base is being replaced.
 
 use crate::error::{Error, Result};
-use crate::state_file;
+use crate::state_file::{self, Subject};
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 
@@ -14,6 +12,8 @@ use std::path::Path;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub snap_receive: u32,
+    /// What is replaced: the state means nothing for anything else.
+    pub target: Subject,
     /// The digest of the stream up to where its content begins.
     pub stream: String,
     /// The bytes that may hold anything: those before are the snapshot's, those after the base's.
@@ -27,13 +27,8 @@ impl State {
     /// Reads the state file `path`; `None` where there is none. A file that is something else is
     /// refused.
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        let text = match fs::read(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            text => text.map_err(|source| Error::File {
-                path: path.into(),
-                action: "read",
-                source,
-            })?,
+        let Some(text) = state_file::read(path)? else {
+            return Ok(None);
         };
         match serde_json::from_slice::<Self>(&text) {
             Ok(state) if state.snap_receive == Self::VERSION => Ok(Some(state)),
@@ -42,6 +37,20 @@ impl State {
                 path.display()
             ))),
         }
+    }
+
+    /// Refuses to go on with anything but `target`, called `name`.
+    pub fn refuse_other(&self, target: &Subject, name: &Path, path: &Path) -> Result<()> {
+        if self.target == *target {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "{}: it notes how far another output is replaced, {}, and {} is {target}; give --state \
+             another file, or remove it if nobody needs it; nothing was changed",
+            path.display(),
+            self.target,
+            name.display()
+        )))
     }
 
     /// Writes the state file `path`, durably and at once.

@@ -9,16 +9,20 @@ use crate::device::{Access, Device};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::output::{sync_directory, Kind, Output};
-use crate::state_file;
+use crate::output::{sync_directory, temporary, Kind, Output};
+use crate::report::Report;
+use crate::state_file::{self, Subject};
 use crate::transfer::{parts, Check, Head, PART_BYTES};
 use sha2::{Digest as _, Sha256};
+use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 use tempfile::NamedTempFile;
 
 /// Bytes made zero at once.
 const ZERO_BYTES: u64 = 64 << 20;
+/// What is smaller gets no hole in a file: that costs more than it saves.
+static SMALL_ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A file or device that becomes the snapshot.
 pub struct Target {
@@ -28,6 +32,8 @@ pub struct Target {
     bytes: u64,
     place: Place,
     state_path: Option<PathBuf>,
+    /// What a state must be about to be the target's; `None` if there was none.
+    subject: Option<Subject>,
     /// What an earlier receive noted, where it is gone on with.
     earlier: Option<State>,
     /// What is noted now.
@@ -44,7 +50,11 @@ pub struct Target {
 /// What becomes the snapshot.
 enum Place {
     /// A new file, which gets its name when it is complete.
-    New(Option<NamedTempFile>),
+    New {
+        file: Option<NamedTempFile>,
+        /// What has the name now, locked until then.
+        replaced: Option<Device>,
+    },
     /// A device, whatever it holds.
     Device,
     /// The base.
@@ -64,7 +74,7 @@ impl Target {
         let output = options.output.clone();
         let kind = output.kind()?;
         let state_path = Self::state_path(options, kind)?;
-        let mut earlier = None;
+        let (mut earlier, mut subject) = (None, None);
         let (device, place) = match (head.has_base, kind) {
             (true, Kind::Missing) => {
                 return Err(Error::Refused(format!(
@@ -73,39 +83,58 @@ impl Target {
                 )));
             }
             (true, _) => {
-                match &state_path {
-                    Some(path) => earlier = State::read(path)?,
-                    None if options.dry_run => {}
-                    None => {
-                        return Err(Error::Refused(format!(
-                            "{}: give --state FILE, to note how far its base is replaced",
-                            output.path().display()
-                        )));
-                    }
+                if state_path.is_none() && !options.dry_run {
+                    return Err(Error::Refused(format!(
+                        "{}: give --state FILE, to note how far its base is replaced",
+                        output.path().display()
+                    )));
                 }
                 let device = match options.dry_run {
                     true => Device::open(output.path(), Access::Read)?,
                     // That it holds the base is seen soon.
                     false => output.forced().device(0)?,
                 };
+                let own = Subject::of(&device)?;
+                // Nobody else is at it, nor at its state.
+                if let Some(path) = &state_path {
+                    earlier = State::read(path)?;
+                    if let Some(earlier) = &earlier {
+                        earlier.refuse_other(&own, output.path(), path)?;
+                    }
+                }
+                subject = Some(own);
                 (Some(device), Place::Base)
             }
-            (false, _) if options.dry_run => (None, Place::Device),
+            (false, _) if options.dry_run => {
+                if let Some(device) = output.refuse()?.filter(Device::is_block_device) {
+                    refuse_size(&device, head)?;
+                }
+                (None, Place::Device)
+            }
             (false, Kind::Missing | Kind::File) => {
                 output.refuse_file()?;
-                let file = tempfile::Builder::new()
-                    .prefix(".snap_receive.")
-                    .tempfile_in(output.directory())
-                    .map_err(|source| Error::File {
-                        path: output.path().into(),
-                        action: "create",
-                        source,
-                    })?;
+                let replaced = match kind {
+                    // Nobody replaces a base there meanwhile.
+                    Kind::File => Some(Device::open(output.path(), Access::Write)?),
+                    _ => None,
+                };
+                subject = replaced.as_ref().map(Subject::of).transpose()?;
+                let file = temporary(output.directory(), ".snap_receive.");
+                let file = file.map_err(|source| Error::File {
+                    path: output.path().into(),
+                    action: "create",
+                    source,
+                })?;
                 let mut device = Device::open(file.path(), Access::Write)?;
                 device.set_bytes(head.bytes)?;
-                (Some(device), Place::New(Some(file)))
+                let file = Some(file);
+                (Some(device), Place::New { file, replaced })
             }
-            (false, _) => (Some(output.device(0)?), Place::Device),
+            (false, _) => {
+                let device = output.device(0)?;
+                subject = Some(Subject::of(&device)?);
+                (Some(device), Place::Device)
+            }
         };
         if let Some(device) = &device {
             refuse_size(device, head)?;
@@ -116,6 +145,7 @@ impl Target {
             bytes: head.bytes,
             place,
             state_path,
+            subject,
             earlier,
             state: None,
             holds: None,
@@ -164,8 +194,9 @@ impl Target {
                 true => Ok(()),
                 false => Err(self.refused(format_args!(
                     "byte {} and those after it are not what an earlier receive left there: give the \
-                     stream that was cut short",
-                    range.start
+                     stream that was cut short, or {}",
+                    range.start,
+                    self.give_up()
                 ))),
             };
         }
@@ -194,30 +225,33 @@ impl Target {
         &mut self,
         stream: Digest,
         base: Option<Digest>,
+        report: &Report,
         interrupt: &Interrupt,
     ) -> Result<()> {
-        let state = State {
-            snap_receive: State::VERSION,
-            stream: stream.to_string(),
-            window: 0..0,
-        };
+        let stream = stream.to_string();
         if let Some(earlier) = &self.earlier {
-            if earlier.stream != state.stream {
-                return Err(self.refused(
-                    "the receive of another stream was cut short there, and must be completed first",
-                ));
+            if earlier.stream != stream {
+                return Err(self.refused(format_args!(
+                    "the receive of another stream was cut short there: complete that first, or {}",
+                    self.give_up()
+                )));
             }
         } else if self.holds == Some(Holds::Snapshot) {
             self.writes = false;
         } else if let Some(base) = base {
-            if self.sha256(interrupt)? != Some(base) {
+            if self.sha256(report, interrupt)? != Some(base) {
                 return Err(self.refused(
                     "it is not the base: it is the same where that is replaced, but not as a whole",
                 ));
             }
         }
-        if matches!(self.place, Place::Base) {
-            self.state = Some(self.earlier.clone().unwrap_or(state));
+        if let (Place::Base, Some(target)) = (&self.place, self.subject) {
+            self.state = Some(self.earlier.clone().unwrap_or(State {
+                snap_receive: State::VERSION,
+                target,
+                stream,
+                window: 0..0,
+            }));
         }
         Ok(())
     }
@@ -234,6 +268,10 @@ impl Target {
 
     /// Makes the bytes `range` zero; returns it.
     pub fn zero(&mut self, range: Range<u64>, interrupt: &Interrupt) -> Result<Range<u64>> {
+        if matches!(self.place, Place::New { .. }) {
+            // It is a hole where nothing is written.
+            return Ok(range);
+        }
         let mut at = range.start;
         while at < range.end && !interrupt.asked() {
             let end = range.end.min(at + ZERO_BYTES);
@@ -270,6 +308,7 @@ impl Target {
         mut self,
         snapshot: Option<Digest>,
         received: &mut Received,
+        report: &Report,
         interrupt: &Interrupt,
     ) -> Result<()> {
         received.written = self.written;
@@ -283,23 +322,23 @@ impl Target {
             return Ok(());
         };
         device.flush()?;
-        if snapshot.is_some() && self.sha256(interrupt)? != snapshot {
-            return Err(Error::Refused(format!(
-                "{}: it is not what was sent, as its digest tells: the base was another one where \
-                 nothing was replaced, or it was damaged since",
-                self.output.path().display()
-            )));
+        if snapshot.is_some() && self.sha256(report, interrupt)? != snapshot {
+            return Err(self.is_not_sent());
         }
-        if let Place::New(file) = &mut self.place {
+        if let Place::New { file, replaced } = &mut self.place {
             if let Some(file) = file.take() {
+                let _locked = lock(&self.output, replaced.take())?;
                 self.output.rename_from(file.path())?;
                 // There is nothing of that name any more.
                 let _ = file.into_temp_path().keep();
             }
         }
-        match &self.state_path {
-            // Another tool's file is none of ours.
-            Some(path) if self.writes && State::read(path).is_ok_and(|state| state.is_some()) => {
+        let Some(path) = self.state_path.as_ref().filter(|_| self.writes) else {
+            return Ok(());
+        };
+        // Another tool's file is none of ours, nor is the state of another target.
+        match State::read(path) {
+            Ok(Some(state)) if Some(state.target) == self.subject => {
                 state_file::remove(path)?;
                 sync_directory(Output::new(path, true).directory())
             }
@@ -307,20 +346,55 @@ impl Target {
         }
     }
 
+    /// The error for what has another digest than the snapshot.
+    fn is_not_sent(&self) -> Error {
+        let what: String = match &self.place {
+            Place::New { .. } => "what was written to a new file does not read as that".into(),
+            Place::Device => "what was written does not read as that".into(),
+            Place::Base if self.writes => format!(
+                "the base was another one where nothing was replaced, or was changed since; {}",
+                self.give_up()
+            ),
+            Place::Base => {
+                "it is where that differs from its base, and not elsewhere; nothing was \
+                            changed"
+                    .into()
+            }
+        };
+        Error::Refused(format!(
+            "{}: it is not what was sent, as its digest tells: {what}",
+            self.output.path().display()
+        ))
+    }
+
+    /// What to do with a base that does not become the snapshot.
+    fn give_up(&self) -> String {
+        match &self.state_path {
+            Some(path) => format!(
+                "receive a whole snapshot there with --force, or remove {} to leave it as it is",
+                path.display()
+            ),
+            None => "receive a whole snapshot there with --force".into(),
+        }
+    }
+
     /// What to say of it when it is left as it is.
     pub fn left(&self) -> &'static str {
-        match (&self.place, &self.state) {
-            (Place::Base, None) | (Place::New(_), _) => "nothing was changed",
-            (Place::Base, Some(_)) => "the same stream goes on",
-            (Place::Device, _) => "what was written is not complete",
+        match &self.place {
+            Place::Device if self.writes => "what was written is not complete",
+            Place::Base if self.writes && (self.state.is_some() || self.earlier.is_some()) => {
+                "the same stream goes on"
+            }
+            _ => "nothing was changed",
         }
     }
 
     /// The digest of all that it holds.
-    fn sha256(&mut self, interrupt: &Interrupt) -> Result<Option<Digest>> {
+    fn sha256(&mut self, report: &Report, interrupt: &Interrupt) -> Result<Option<Digest>> {
         let Some(device) = &self.device else {
             return Ok(None);
         };
+        let progress = report.progress("comparing", self.bytes);
         let mut hash = Sha256::new();
         for part in parts(0..self.bytes) {
             if interrupt.asked() {
@@ -329,6 +403,7 @@ impl Target {
             let buf = &mut self.buf[..(part.end - part.start) as usize];
             device.read_at(buf, part.start)?;
             hash.update(&*buf);
+            progress.advance(part.end - part.start);
         }
         Ok(Some(hash.finalize().into()))
     }
@@ -338,6 +413,20 @@ impl Target {
             "{}: {why}; nothing was changed",
             self.output.path().display()
         ))
+    }
+}
+
+/// Locks what has the name of `output`, if something has. `replaced` is what had it, and is locked.
+fn lock(output: &Output, replaced: Option<Device>) -> Result<Option<Device>> {
+    if output.kind()? != Kind::File {
+        return Ok(replaced);
+    }
+    let named = fs::metadata(output.path()).ok();
+    let named = named.as_ref().map(Subject::new);
+    let had = replaced.as_ref().map(Subject::of).transpose()?;
+    match named == had {
+        true => Ok(replaced),
+        false => Device::open(output.path(), Access::Write).map(Some),
     }
 }
 
@@ -358,11 +447,16 @@ fn refuse_size(device: &Device, head: Head) -> Result<()> {
     )))
 }
 
-/// Makes the bytes `range` zero; a file gets a hole. Returns how many were none yet.
+/// Makes the bytes `range` zero; a file gets a hole where that is worth it. Returns how many were
+/// none yet.
 fn zero(device: &Device, range: Range<u64>) -> Result<u64> {
     if device.is_block_device() {
         device.zero(range.clone())?;
         return Ok(range.end - range.start);
+    }
+    if let Some(zeros) = SMALL_ZEROS.get(..(range.end - range.start) as usize) {
+        device.write_at(zeros, range.start)?;
+        return Ok(zeros.len() as u64);
     }
     let zeros = AlignedBuf::new(PART_BYTES as usize);
     let mut zeroed = 0;
