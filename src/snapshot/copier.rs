@@ -20,6 +20,8 @@ use super::{
 };
 use crate::dm::{
     io::{
+        bytes_of,
+        sectors_of,
         IoClient,
         Place,
         Transfer,
@@ -33,7 +35,6 @@ use crate::dm::{
     DeviceRef,
     Workqueue, //
 };
-use crate::format::SECTOR_BYTES;
 use kernel::{
     new_spinlock,
     prelude::*,
@@ -66,15 +67,15 @@ pub(super) struct Copier {
 
 /// Memory that was used and will be again: getting it takes long.
 struct Pool {
-    idle: [Option<Pin<KBox<Transfer<Copies>>>>; MOST_IDLE],
+    idle: [Option<Memory>; MOST_IDLE],
     /// Bytes that all transfers have together.
     bytes: usize,
 }
 
 impl Pool {
     /// Takes the smallest of those that are idle and have so many bytes.
-    fn take(&mut self, fits: impl Fn(usize) -> bool) -> Option<Pin<KBox<Transfer<Copies>>>> {
-        let capacity = |idle: &Option<Pin<KBox<Transfer<Copies>>>>| {
+    fn take(&mut self, fits: impl Fn(usize) -> bool) -> Option<Memory> {
+        let capacity = |idle: &Option<Memory>| {
             let capacity = idle.as_ref().map(|idle| idle.capacity());
             capacity.filter(|capacity| fits(*capacity))
         };
@@ -113,23 +114,18 @@ impl Copier {
 
     /// A transfer for the copies that are to be started, if one saves a request and there is memory for it.
     /// It does if they are to be written to stable storage. May sleep.
-    pub(super) fn transfer_for(
-        &self,
-        spare: &Spare<Kernel>,
-        stable: bool,
-    ) -> Option<Pin<KBox<Transfer<Copies>>>> {
+    pub(super) fn transfer_for(&self, spare: &Spare<Kernel>, stable: bool) -> Option<Memory> {
         let (count, from, until) = spare.to_be_started(MAX_WRITES)?;
         let worth_it = count > 1 || spare.why() == Some(Why::Snapshot) || stable;
         if !worth_it || params::copy_is_throttled() {
             return None;
         }
-        let bytes = usize::try_from((until - from).checked_mul(SECTOR_BYTES.into())?).ok()?;
-        let mut transfer = self.get(bytes)?;
+        let mut transfer = self.get(bytes_of(until - from))?;
         *transfer.as_mut().job() = Copies::new(from);
         Some(transfer)
     }
 
-    fn get(&self, bytes: usize) -> Option<Pin<KBox<Transfer<Copies>>>> {
+    fn get(&self, bytes: usize) -> Option<Memory> {
         if bytes > MOST_AT_ONCE {
             return None;
         }
@@ -162,7 +158,7 @@ impl Copier {
     }
 
     /// Keeps a transfer that has nothing to do for the next one who needs it. May sleep.
-    pub(super) fn put(&self, mut transfer: Pin<KBox<Transfer<Copies>>>) {
+    pub(super) fn put(&self, mut transfer: Memory) {
         transfer.as_mut().clear();
         let mut pool = self.pool.lock();
         match pool.idle.iter_mut().find(|place| place.is_none()) {
@@ -175,6 +171,9 @@ impl Copier {
         }
     }
 }
+
+/// A transfer of copies.
+type Memory = Pin<KBox<Transfer<Copies>>>;
 
 /// What a transfer copies.
 pub(super) struct Copies {
@@ -245,11 +244,7 @@ pub(super) fn add(
 
 /// Has a transfer begin to copy from `source` what was added, to stable storage if `stable`. Returns how many
 /// sectors are read once and copied once more.
-pub(super) fn begin(
-    mut transfer: Pin<KBox<Transfer<Copies>>>,
-    source: &DeviceRef,
-    stable: bool,
-) -> u64 {
+pub(super) fn begin(mut transfer: Memory, source: &DeviceRef, stable: bool) -> u64 {
     let copies = transfer.as_mut().job();
     let copied = copies.parts.iter().flatten().map(|part| part.job.sectors);
     let copied: u64 = copied.sum();
@@ -283,7 +278,7 @@ impl TransferJob for Copies {
 }
 
 /// What copies of several sizes are of could not be read as a whole: those that can be read are made each by itself.
-fn copy_each(mut transfer: Pin<KBox<Transfer<Copies>>>) {
+fn copy_each(mut transfer: Memory) {
     let mut parts = take_parts(transfer.as_mut());
     let mut planned = [const { None }; MAX_WRITES];
     for (write, (planned, part)) in planned.iter_mut().zip(&mut parts).enumerate() {
@@ -315,31 +310,19 @@ fn overlay(transfer: Pin<&mut Transfer<Copies>>) {
     }
 }
 
-/// So many sectors of what is in memory, in bytes.
-fn bytes_of(sectors: u64) -> usize {
-    // CAST: Not more than the memory has.
-    sectors as usize * SECTOR_BYTES as usize
-}
-
-/// So many bytes of memory in sectors.
-fn sectors_of(bytes: usize) -> u64 {
-    // CAST: Lossless, a `usize` has at most 64 bits.
-    bytes as u64 / u64::from(SECTOR_BYTES)
-}
-
 fn take_parts(transfer: Pin<&mut Transfer<Copies>>) -> [Option<Part>; MAX_WRITES] {
     ::core::mem::replace(&mut transfer.job().parts, [const { None }; MAX_WRITES])
 }
 
 /// Gives a transfer back to the origin of its parts, which are not over yet: so the origin is there.
-fn give_back<'a>(transfer: Pin<KBox<Transfer<Copies>>>, mut parts: impl Iterator<Item = &'a Part>) {
+fn give_back<'a>(transfer: Memory, mut parts: impl Iterator<Item = &'a Part>) {
     if let Some(part) = parts.next() {
         part.job.origin().copier().put(transfer);
     }
 }
 
 /// All is over, or was not begun since nothing could be read. Sleeps.
-fn end(mut transfer: Pin<KBox<Transfer<Copies>>>) {
+fn end(mut transfer: Memory) {
     let parts = take_parts(transfer.as_mut());
     let read_failed = transfer.read_failed();
     let failed: [usize; MAX_WRITES] = ::core::array::from_fn(|write| transfer.write_failed(write));

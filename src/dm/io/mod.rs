@@ -22,6 +22,8 @@ pub(crate) use client::IoClient;
 pub(crate) use read_ahead::ReadAhead;
 #[cfg(not(under_c_core))]
 pub(crate) use transfer::{
+    bytes_of,
+    sectors_of,
     Place,
     Transfer,
     TransferJob,

@@ -332,14 +332,14 @@ impl<J: TransferJob> WorkItem for Transfer<J> {
     }
 }
 
-/// So many sectors in bytes: of what is in memory.
-fn bytes_of(sectors: u64) -> usize {
-    // CAST: Not more than the memory has.
+/// So many sectors in bytes: of what is in memory, or could be.
+pub(crate) fn bytes_of(sectors: u64) -> usize {
+    // CAST: Lossless, a `usize` has 64 bits.
     sectors as usize * SECTOR_BYTES as usize
 }
 
 /// So many bytes in sectors.
-fn sectors_of(bytes: usize) -> u64 {
+pub(crate) fn sectors_of(bytes: usize) -> u64 {
     // CAST: Lossless, a `usize` has at most 64 bits.
     bytes as u64 / u64::from(SECTOR_BYTES)
 }
