@@ -7,21 +7,12 @@ import os
 import disks
 import nbd
 import pytest
+from disks import put
 
 GUEST = "faults"
 SIZE = 8 << 20
 
 STORES = ["rust"]
-
-
-def put(disk, offset, data, flags=0):
-    fd = os.open(disk.path, os.O_RDWR | os.O_DIRECT | flags)
-    try:
-        buffer = disks._buffer(len(data))
-        buffer[:] = data
-        os.pwritev(fd, [buffer], offset)
-    finally:
-        os.close(fd)
 
 
 @pytest.mark.parametrize("block", [512, 4096])
@@ -38,7 +29,7 @@ def test_order_across_disks(recorder):
     log = nbd.Log()
     a, b = recorder(SIZE, name="a", log=log), recorder(SIZE, name="b", log=log)
     for n in range(20):
-        put((a, b)[n % 2], n * 4096, bytes([n]) * 4096)
+        put((a, b)[n % 2].path, n * 4096, bytes([n]) * 4096)
         if n == 9:
             mark = log.mark()
     assert [(op.disk, op.offset, bytes(op.data[:1])) for op in log.ops] == \
@@ -51,7 +42,7 @@ def test_flush_and_fua(recorder):
     log = nbd.Log()
     disk = recorder(SIZE, log=log)
     disks.write(disk.path, 0, bytes(4096))
-    put(disk, 4096, bytes(512), os.O_DSYNC)
+    put(disk.path, 4096, bytes(512), os.O_DSYNC)
     assert [(op.kind, op.fua) for op in log.ops[:3]] == [("write", False), ("flush", False), ("write", True)]
 
 
@@ -94,7 +85,7 @@ def test_faults(recorder, kind, nth, times, expected):
         # without anything dirty, fsync is still a flush of the device
         os.fsync(fd)
 
-    act = {"read": lambda: disks.read(disk.path, 0, 4096), "write": lambda: put(disk, 0, b"\x22" * 4096),
+    act = {"read": lambda: disks.read(disk.path, 0, 4096), "write": lambda: put(disk.path, 0, b"\x22" * 4096),
            "flush": flush}[kind]
     before = disk.counts[kind]
     disk.fail(kind, nth, times)
@@ -110,5 +101,5 @@ def test_a_write_that_failed_changes_nothing(recorder):
     disks.write(disk.path, 0, b"\x11" * 4096)
     disk.fail("write")
     with pytest.raises(OSError):
-        put(disk, 0, b"\x22" * 4096)
+        put(disk.path, 0, b"\x22" * 4096)
     assert disks.read(disk.path, 0, 4096) == b"\x11" * 4096

@@ -30,17 +30,11 @@ class Device:
 
     def write(self, offset, data, flags=0):
         """Returns whether it succeeded. What failed may be there or not."""
-        fd = os.open(self.path, os.O_WRONLY | os.O_DIRECT | flags)
         try:
-            buffer = disks._buffer(len(data))
-            buffer[:] = data
-            os.pwritev(fd, [buffer], offset)
+            disks.put(self.path, offset, data, flags)
+            good = True
         except OSError:
             good = False
-        else:
-            good = True
-        finally:
-            os.close(fd)
         for at in range(0, len(data), SECTOR):
             sector = data[at:at + SECTOR]
             place = (offset + at) // SECTOR

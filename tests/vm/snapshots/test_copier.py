@@ -2,7 +2,6 @@
 """Copies that pass through memory of the module's: the requests that this saves, as the disks saw them, and that what is
 copied is right. What a crash may leave is tests/vm/crash/test_crash.py's to see."""
 
-import mmap
 import os
 import random
 import threading
@@ -12,6 +11,7 @@ import disks
 import module
 import nbd
 import pytest
+from disks import put
 from figures import BlockLayer, stats
 
 pytestmark = pytest.mark.rust_core
@@ -20,16 +20,6 @@ CHUNK = 16
 BYTES = CHUNK * 512
 CHUNKS = 64
 MIB = 1 << 20
-
-
-def put(path, offset, data, flags=0):
-    fd = os.open(path, os.O_WRONLY | os.O_DIRECT | flags)
-    try:
-        buffer = mmap.mmap(-1, len(data))
-        buffer[:] = data
-        assert os.pwritev(fd, [buffer], offset) == len(data)
-    finally:
-        os.close(fd)
 
 
 def new(log, since):
