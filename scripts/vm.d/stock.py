@@ -10,10 +10,15 @@ from pathlib import Path
 
 from project import CACHE, PROJECT, Failure, built_modules, settings, tool
 
-# uname's name, QEMU, the processor that it emulates (arm64's own pointer authentication takes half of the time), the console
+# The emulated time-stamp counter is the host's: where two host processors disagree, each move of QEMU's thread from one
+# to the other puts the guest's clock forward, for good. The HPET is QEMU's own. The boot's check of the timer counts
+# ticks while it spins, and a busy host is late with them.
+CLOCKS = "tsc=unstable clocksource=hpet no_timer_check"
+# uname's name, QEMU, the processor that it emulates (arm64's own pointer authentication takes half of the time), the
+# console, what else the kernel must be told
 MACHINES = {
-    "amd64": ("x86_64", ["qemu-system-x86_64", "-machine", "q35"], "max", "ttyS0"),
-    "arm64": ("aarch64", ["qemu-system-aarch64", "-machine", "virt,gic-version=3"], "max,pauth-impdef=on", "ttyAMA0"),
+    "amd64": ("x86_64", ["qemu-system-x86_64", "-machine", "q35"], "max", "ttyS0", CLOCKS),
+    "arm64": ("aarch64", ["qemu-system-aarch64", "-machine", "virt,gic-version=3"], "max,pauth-impdef=on", "ttyAMA0", ""),
 }
 
 
@@ -30,7 +35,7 @@ class Stock:
     def __init__(self, options):
         self.options = options
         self.kernel = settings(tool("kernel", "--kernel", options.kernel))
-        self.machine_name, self.qemu, self.emulated, self.terminal_line = MACHINES[self.kernel["KERNEL_ARCH"]]
+        self.machine_name, self.qemu, self.emulated, self.terminal_line, self.parameters = MACHINES[self.kernel["KERNEL_ARCH"]]
         if not shutil.which(self.qemu[0]):
             raise Failure(f"{self.qemu[0]} is missing: run scripts/host-deps as root, for arm64 install qemu-system-arm")
         self.guest = settings(tool("guest", "--kernel", options.kernel))
@@ -75,7 +80,7 @@ class Stock:
         line = [*self.machine(self.accelerator()), "-m", o.memory, "-smp", str(o.cpus), "-nic", "none",
                 # a timer tick that a busy machine is late for is no soft lockup
                 "-append", " ".join([f"console={self.terminal_line} panic=-1 oops=panic nokaslr loglevel=5 log_buf_len=4M mitigations=off",
-                                     "watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=120", o.append]),
+                                     "watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=120", self.parameters, o.append]),
                 "-chardev", f"file,id=console,path=/dev/fd/{fds['console']},append=on",
                 "-serial", "chardev:console", "-device", "virtio-serial-pci"]
         if o.interactive:
