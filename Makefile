@@ -58,9 +58,8 @@ fuzz: ## fuzz every parser of outside input, TIME=60 seconds each
 soak: ## random lives of LVM's snapshots against a model, TIME=30m, FLAVOUR=, CORE=, SEED= repeats a run
 	@scripts/soak
 
-bench-tools: ## the speed of the tools on 10 million exceptions
-	@mkdir -p build
-	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/tools' tests/bench/tools '$(CURDIR)/build'
+bench-tools: ## the speed of the tools, beside cp, qemu-img, dd and thin-provisioning-tools
+	@scripts/bench-tools
 
 bench: ## the performance of the kernel's snapshots and ours, side by side (QUICK=1)
 	@scripts/bench
