@@ -42,6 +42,8 @@ class Stock:
         self.release = self.kernel["KERNEL_RELEASE"]
         self.terminal = "/dev/hvc0"
         self.ports = {}  # the guest finds them by their names
+        # Debian's cloud kernels
+        self.has_9p = "# CONFIG_NET_9P is not set" not in Path(self.kernel["KERNEL_BUILD"], ".config").read_text()
 
     def build_modules(self):
         return built_modules(self.kernel, self.release)
@@ -89,14 +91,31 @@ class Stock:
             for name in "stdout", "stderr":
                 line += ["-chardev", f"file,id={name},path=/dev/fd/{fds[name]},append=on",
                          "-device", f"virtserialport,chardev={name},name={name}"]
-        for tag, path, mode in (("root", self.guest["GUEST_ROOT"], "on"), ("modules", self.kernel["KERNEL_MODULES"], "on"), ("project", PROJECT, "on"),
-                                ("out", o.out, "off"), ("vm", run / "vm", "off")):
-            line += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,readonly={mode},"
-                                "multidevs=remap"]
+        shares = {"modules": self.kernel["KERNEL_MODULES"], "project": PROJECT, "out": o.out, "vm": run / "vm"}
+        line += self.nine(shares) if self.has_9p else self.virtiofs(shares, run, o.memory)
         line += ["-drive", f"if=none,id=root,file={self.guest['GUEST_IMAGE']},format=raw,readonly=on",
                  "-device", "virtio-blk-pci,drive=root,serial=root"]
         for n, disk in enumerate(o.disk):
             cache = "unsafe" if disk.fresh else "writeback"
             line += ["-drive", f"if=none,id=disk{n},file={disk.file},format=raw,cache={cache},discard=unmap",
                      "-device", f"virtio-blk-pci,drive=disk{n},serial={disk.name}"]
+        if not self.has_9p:
+            line = [PROJECT / "scripts/vm.d/virtiofs", run, *(f"{tag}={path}" for tag, path in shares.items()), "--", *line]
+        return line
+
+    @staticmethod
+    def nine(shares):
+        """What the guest mounts by 9p. Two tags are written to."""
+        line = []
+        for tag, path in shares.items():
+            mode = "off" if tag in ("out", "vm") else "on"
+            line += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,readonly={mode},multidevs=remap"]
+        return line
+
+    @staticmethod
+    def virtiofs(shares, run, memory):
+        """The same by virtiofs, whose servers write to the guest's memory."""
+        line = ["-object", f"memory-backend-memfd,id=memory,size={memory},share=on", "-machine", "memory-backend=memory"]
+        for tag in shares:
+            line += ["-chardev", f"socket,id={tag},path={run / tag}.socket", "-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"]
         return line
