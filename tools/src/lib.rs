@@ -40,6 +40,7 @@ pub mod merge;
 pub mod output;
 pub mod receive;
 pub mod repair;
+pub mod replaced;
 pub mod report;
 pub mod restore;
 pub mod rmap;

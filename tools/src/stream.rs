@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
 use crate::interrupt::Interrupt;
 use crate::output::{temporary, Output};
+use crate::replaced::Replaced;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use std::fs::File;
@@ -30,7 +31,7 @@ pub struct Stream {
 enum To {
     Writer(Box<dyn Write + Send>),
     Device(Device),
-    File(NamedTempFile, Output),
+    File(NamedTempFile, Replaced),
 }
 
 impl Stream {
@@ -71,8 +72,9 @@ impl Stream {
         Self::new(To::Device(device), &name)
     }
 
-    /// A new file that becomes `output`.
+    /// A new file that becomes `output`; what that is until then is locked.
     pub fn file(output: &Output) -> Result<Self> {
+        let replaced = Replaced::lock(output)?;
         let name = output.path().file_name().unwrap_or_default();
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(name);
@@ -82,7 +84,7 @@ impl Stream {
             action: "create",
             source,
         })?;
-        let to = To::File(file, output.clone());
+        let to = To::File(file, replaced);
         Ok(Self::new(to, output.path()))
     }
 
@@ -127,8 +129,8 @@ impl Stream {
         match std::mem::replace(&mut self.to, To::Writer(Box::new(io::sink()))) {
             To::Writer(mut to) => to.flush().map_err(|source| self.write_error(source)),
             To::Device(device) => device.flush(),
-            To::File(file, output) => {
-                output.rename_from(file.path())?;
+            To::File(file, replaced) => {
+                replaced.replace_with(file.path())?;
                 // There is nothing of that name any more.
                 let _ = file.into_temp_path().keep();
                 Ok(())

@@ -6,6 +6,7 @@ mod common;
 
 use common::{fails, ok, patch, run, tool, Image, Ran};
 use proptest::prelude::*;
+use rustix::fs::{flock, FlockOperation};
 use rustix::pty::{grantpt, openpt, ptsname, unlockpt, OpenptFlags};
 use std::fs::{self, File};
 use std::io::Read;
@@ -179,6 +180,41 @@ fn an_interrupted_stream_says_so() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("interrupted"), "{ran:?}");
     assert!(rest.len() < files.image.snapshot().len() - 4096);
+}
+
+#[test]
+fn what_an_image_replaces_is_locked() {
+    let files = Files::of(Image::of(8, &[1, 2, 3]));
+    let origin = File::options().write(true).open(files.path("origin"));
+    origin.unwrap().set_len(4 << 30).unwrap();
+    fs::write(files.path("out"), "precious").unwrap();
+    let out = File::open(files.path("out")).unwrap();
+    let lock = || flock(&out, FlockOperation::NonBlockingLockExclusive);
+    let export = || files.export("out", &["--force", "--sha256"]);
+    // Another tool makes something of it.
+    lock().unwrap();
+    fails(&mut export(), "out: it is in use");
+    assert!(!files.path("out.partial").exists());
+    flock(&out, FlockOperation::Unlock).unwrap();
+    let mut child = export().stderr(Stdio::null()).spawn().unwrap();
+    while !files.path("out.partial").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(lock().is_err());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    lock().unwrap();
+    assert_eq!(fs::read(files.path("out")).unwrap(), b"precious");
+    // Nor what has got the name meanwhile.
+    fs::remove_file(files.path("out")).unwrap();
+    let child = export().stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    fs::write(files.path("out"), "precious").unwrap();
+    let out = File::open(files.path("out")).unwrap();
+    flock(&out, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    assert!(ran.stderr.contains("out: it is in use"), "{ran:?}");
+    assert_eq!(fs::read(files.path("out")).unwrap(), b"precious");
 }
 
 #[test]

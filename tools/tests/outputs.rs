@@ -9,6 +9,7 @@ mod loops;
 
 use common::{fails, ok, patch, run, tool, Image, Ran};
 use loops::Loop;
+use rustix::fs::{flock, FlockOperation};
 use std::fs;
 use std::os::unix::fs::{symlink, FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -195,6 +196,20 @@ fn parts_of_one_file_are_different_devices() {
         .arg("-o")
         .arg(third.path());
     fails(repair.arg("--force"), "cannot be the output");
+}
+
+#[test]
+fn what_another_tool_works_on_is_in_use() {
+    let files = Files::new();
+    let output = files.path("base");
+    fs::write(&output, "precious").unwrap();
+    let held = fs::File::open(&output).unwrap();
+    flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let before = files.content();
+    for mut command in files.writers(&output, true) {
+        fails(&mut command, "base: it is in use");
+        assert!(files.content() == before, "{command:?}");
+    }
 }
 
 #[test]

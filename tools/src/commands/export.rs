@@ -91,7 +91,9 @@ and COW device.
 An image file is called OUTPUT.partial until it is complete. Interrupted, by whatever means, the \
 same command goes on where it was: OUTPUT.partial.state says up to where the image is durable. An \
 export to a block device can go on only if --state names such a file. With files as inputs, the \
-state is refused when one of them was changed since. An export to a pipe cannot go on.";
+state is refused when one of them was changed since. An export to a pipe cannot go on.
+
+A file that the image replaces is locked until then, as other tools lock it.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_export -i /dev/vg/cow --origin /dev/vg/origin -o snapshot.img

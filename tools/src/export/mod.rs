@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
 use crate::interrupt::Interrupt;
 use crate::output::{Kind, Output};
+use crate::replaced::Replaced;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::state_file::{self, Subject};
@@ -270,8 +271,8 @@ impl Hash {
 
 struct Target {
     image: Image,
-    /// What the complete file becomes.
-    rename_to: Option<Output>,
+    /// What the complete file takes the name of.
+    replaced: Option<Replaced>,
     state_path: Option<PathBuf>,
     state: State,
     checkpoint: Duration,
@@ -290,6 +291,7 @@ impl Target {
     /// A file: what is copied goes to another name first.
     fn open_file(output: Output, options: &Options, source: Source) -> Result<Self> {
         output.refuse_file()?;
+        let replaced = Some(Replaced::lock(&output)?);
         let beside = |suffix| {
             let mut name = output.path().as_os_str().to_owned();
             name.push(suffix);
@@ -326,7 +328,7 @@ impl Target {
                 state.refuse_other(&source, &state_path)?;
                 return Ok(Self {
                     image: Image::file(device),
-                    rename_to: Some(output),
+                    replaced,
                     state_path: Some(state_path),
                     state,
                     checkpoint: options.checkpoint,
@@ -359,7 +361,7 @@ impl Target {
         device.set_bytes(bytes)?;
         Ok(Self {
             image: Image::file(device),
-            rename_to: Some(output),
+            replaced,
             state_path: Some(state_path),
             state,
             checkpoint: options.checkpoint,
@@ -409,7 +411,7 @@ impl Target {
         };
         Ok(Self {
             image: Image::block_device(device),
-            rename_to: None,
+            replaced: None,
             state_path,
             state,
             checkpoint: options.checkpoint,
@@ -603,8 +605,8 @@ impl Target {
     fn finish(self) -> Result<()> {
         // The name says that the image is complete, so it must be.
         self.image.device().flush()?;
-        if let Some(output) = &self.rename_to {
-            output.rename_from(self.path())?;
+        if let Some(replaced) = self.replaced {
+            replaced.replace_with(self.image.device().path())?;
         }
         self.state_path
             .as_deref()

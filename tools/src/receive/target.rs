@@ -10,11 +10,11 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::output::{sync_directory, temporary, Kind, Output};
+use crate::replaced::Replaced;
 use crate::report::Report;
 use crate::state_file::{self, Subject};
 use crate::transfer::{parts, Check, Head, PART_BYTES};
 use sha2::{Digest as _, Sha256};
-use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 use tempfile::NamedTempFile;
@@ -49,12 +49,9 @@ pub struct Target {
 
 /// What becomes the snapshot.
 enum Place {
-    /// A new file, which gets its name when it is complete.
-    New {
-        file: Option<NamedTempFile>,
-        /// What has the name now, locked until then.
-        replaced: Option<Device>,
-    },
+    /// A new file, which gets its name when it is complete, and what has that now; `None` when it has
+    /// got it.
+    New(Option<(NamedTempFile, Replaced)>),
     /// A device, whatever it holds.
     Device,
     /// The base.
@@ -113,12 +110,9 @@ impl Target {
             }
             (false, Kind::Missing | Kind::File) => {
                 output.refuse_file()?;
-                let replaced = match kind {
-                    // Nobody replaces a base there meanwhile.
-                    Kind::File => Some(Device::open(output.path(), Access::Write)?),
-                    _ => None,
-                };
-                subject = replaced.as_ref().map(Subject::of).transpose()?;
+                // Nobody replaces a base there meanwhile.
+                let replaced = Replaced::lock(&output)?;
+                subject = replaced.subject()?;
                 let file = temporary(output.directory(), ".snap_receive.");
                 let file = file.map_err(|source| Error::File {
                     path: output.path().into(),
@@ -127,8 +121,7 @@ impl Target {
                 })?;
                 let mut device = Device::open(file.path(), Access::Write)?;
                 device.set_bytes(head.bytes)?;
-                let file = Some(file);
-                (Some(device), Place::New { file, replaced })
+                (Some(device), Place::New(Some((file, replaced))))
             }
             (false, _) => {
                 let device = output.device(0)?;
@@ -268,7 +261,7 @@ impl Target {
 
     /// Makes the bytes `range` zero; returns it.
     pub fn zero(&mut self, range: Range<u64>, interrupt: &Interrupt) -> Result<Range<u64>> {
-        if matches!(self.place, Place::New { .. }) {
+        if matches!(self.place, Place::New(_)) {
             // It is a hole where nothing is written.
             return Ok(range);
         }
@@ -325,10 +318,9 @@ impl Target {
         if snapshot.is_some() && self.sha256(report, interrupt)? != snapshot {
             return Err(self.is_not_sent());
         }
-        if let Place::New { file, replaced } = &mut self.place {
-            if let Some(file) = file.take() {
-                let _locked = lock(&self.output, replaced.take())?;
-                self.output.rename_from(file.path())?;
+        if let Place::New(new) = &mut self.place {
+            if let Some((file, replaced)) = new.take() {
+                replaced.replace_with(file.path())?;
                 // There is nothing of that name any more.
                 let _ = file.into_temp_path().keep();
             }
@@ -349,7 +341,7 @@ impl Target {
     /// The error for what has another digest than the snapshot.
     fn is_not_sent(&self) -> Error {
         let what: String = match &self.place {
-            Place::New { .. } => "what was written to a new file does not read as that".into(),
+            Place::New(_) => "what was written to a new file does not read as that".into(),
             Place::Device => "what was written does not read as that".into(),
             Place::Base if self.writes => format!(
                 "the base was another one where nothing was replaced, or was changed since; {}",
@@ -413,20 +405,6 @@ impl Target {
             "{}: {why}; nothing was changed",
             self.output.path().display()
         ))
-    }
-}
-
-/// Locks what has the name of `output`, if something has. `replaced` is what had it, and is locked.
-fn lock(output: &Output, replaced: Option<Device>) -> Result<Option<Device>> {
-    if output.kind()? != Kind::File {
-        return Ok(replaced);
-    }
-    let named = fs::metadata(output.path()).ok();
-    let named = named.as_ref().map(Subject::new);
-    let had = replaced.as_ref().map(Subject::of).transpose()?;
-    match named == had {
-        true => Ok(replaced),
-        false => Device::open(output.path(), Access::Write).map(Some),
     }
 }
 
