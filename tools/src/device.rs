@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
 use crate::identity::{holding_loop, Identity};
 use crate::output::create_new;
+use crate::writes::Writes;
 use rustix::fs::{
     fallocate, flock, seek, FallocateFlags, FlockOperation, OFlags, SeekFrom as SeekTo,
 };
@@ -43,6 +44,8 @@ pub struct Device {
     is_block_device: bool,
     direct: bool,
     identity: Identity,
+    /// What was told of writes to it when it was opened.
+    writes: Writes,
 }
 
 impl Device {
@@ -152,6 +155,7 @@ impl Device {
             SECTOR_BYTES
         };
         Ok(Self {
+            writes: Writes::of(&file),
             file,
             path: path.into(),
             bytes: end - end % u64::from(SECTOR_BYTES),
@@ -282,6 +286,18 @@ impl Device {
             offset += part as u64;
         }
         Ok(())
+    }
+
+    /// Refuses what was written since it was opened, as far as that is told; `left` says what became of
+    /// what was made of it.
+    pub fn refuse_written(&self, left: &str) -> Result<()> {
+        if Writes::of(&self.file) == self.writes {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "{}: somebody wrote to it while it was read; {left}",
+            self.path.display()
+        )))
     }
 
     /// Makes everything written durable.

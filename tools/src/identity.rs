@@ -150,7 +150,7 @@ fn cow_below(directory: &Path) -> Option<String> {
 }
 
 /// What sysfs has of a block device.
-fn directory_of(number: u64) -> PathBuf {
+pub fn directory_of(number: u64) -> PathBuf {
     let (major, minor) = (major(number), minor(number));
     format!("/sys/dev/block/{major}:{minor}").into()
 }

@@ -56,5 +56,6 @@ pub mod top;
 pub mod transfer;
 pub mod units;
 pub mod waits;
+pub mod writes;
 
 pub use error::{Error, Result};

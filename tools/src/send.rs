@@ -67,6 +67,23 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Refuses what somebody wrote to while it was read.
+    fn refuse_written(&self) -> Result<()> {
+        const LEFT: &str = "the stream is not complete";
+        if let Self::Since {
+            now: Other::Snapshot(now),
+            ..
+        } = self
+        {
+            now.refuse_written(LEFT)?;
+        }
+        match self {
+            Self::Whole(snapshot) | Self::Since { base: snapshot, .. } => {
+                snapshot.refuse_written(LEFT)
+            }
+        }
+    }
+
     /// Fills `buf` with what the snapshot holds from byte `offset` on.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         match self {
@@ -122,6 +139,8 @@ pub fn send(
         bytes: replaced,
         base: digests.map(|(base, _)| base),
     };
+    // From there on the receiver changes what it has.
+    source.refuse_written()?;
     sender.writer.before(&begin)?;
     let progress = report.progress("sending", replaced);
     let snapshot: Option<Digest> = match source {
@@ -152,6 +171,7 @@ pub fn send(
             digests.map(|(_, snapshot)| snapshot)
         }
     };
+    source.refuse_written()?;
     sender.writer.content(&Content::End { snapshot })?;
     Ok(Sent {
         bytes,

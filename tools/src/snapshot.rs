@@ -177,6 +177,13 @@ impl Snapshot {
             .flatten()
     }
 
+    /// Refuses a snapshot whose devices were written since they were opened, as far as that is told;
+    /// `left` says what became of what was made of it.
+    pub fn refuse_written(&self, left: &str) -> Result<()> {
+        self.inputs()
+            .try_for_each(|device| device.refuse_written(left))
+    }
+
     /// What the COW device keeps.
     pub fn map(&self) -> &Map {
         &self.map

@@ -183,6 +183,37 @@ fn an_interrupted_stream_says_so() {
 }
 
 #[test]
+fn what_is_written_while_it_is_exported_is_not_exported() {
+    let files = Files::of(Image::of(8, &(0..3000).map(|i| i * 2).collect::<Vec<_>>()));
+    let mut command = files.export("-", &[]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 512]).unwrap();
+    patch(&files.path("origin"), 0, &[Image::origin_byte(0)]);
+    stdout.read_to_end(&mut Vec::new()).unwrap();
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("while it was read"), "{ran:?}");
+
+    // To a file: slow, for the size of its digest's content.
+    let origin = File::options().write(true).open(files.path("origin"));
+    origin.unwrap().set_len(4 << 30).unwrap();
+    let mut command = files.export("out", &["--sha256"]);
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    while !files.path("out.partial.state").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    patch(&files.path("origin"), 0, &[Image::origin_byte(0)]);
+    let ran: Ran = child.wait_with_output().unwrap().into();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("is not the snapshot"), "{ran:?}");
+    assert!(!files.path("out").exists() && !files.path("out.partial.state").exists());
+    // Nobody goes on with that.
+    fails(&mut files.export("out", &[]), "out.partial: it exists");
+}
+
+#[test]
 fn what_an_image_replaces_is_locked() {
     let files = Files::of(Image::of(8, &[1, 2, 3]));
     let origin = File::options().write(true).open(files.path("origin"));

@@ -19,7 +19,7 @@ use snap_tools::stream::Stream;
 use snap_tools::transfer::{Before, Check, Content, Head, Reader, Writer};
 use std::fs;
 use std::io::{Read, Write as _};
-use std::os::unix::fs::{symlink, MetadataExt};
+use std::os::unix::fs::{symlink, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -510,6 +510,75 @@ fn a_snapshot_that_changes_while_it_is_sent_is_not_sent() {
         assert_eq!(ran.code, Some(1), "{ran:?}");
         assert!(ran.stderr.contains("changed while it was sent"), "{ran:?}");
     }
+}
+
+#[test]
+fn what_is_written_while_it_is_sent_is_not_sent() {
+    // Where nobody reads it a second time.
+    let same = 1021 * 4096;
+    for (base, written, at) in [
+        (None, "origin", same),
+        (None, "origin", 0),
+        (None, "cow0", 64 * 4096),
+        (Some(0), "origin", same),
+        (Some(0), "cow1", 8),
+    ] {
+        let files = Files::two(1024);
+        assert_eq!(
+            files.content(0)[same..same + 4096],
+            files.content(1)[same..same + 4096]
+        );
+        let mut send = files.send(base, base.map_or(0, |base| base + 1));
+        send.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut sender = send.spawn().unwrap();
+        let mut reader = Reader::new(sender.stdout.take().unwrap()).unwrap();
+        while let Before::Check(_) = reader.before().unwrap() {}
+        let mut byte = [0; 1];
+        let file = fs::File::open(files.path(written)).unwrap();
+        file.read_exact_at(&mut byte, at as u64).unwrap();
+        patch(&files.path(written), at as u64, &byte);
+        let error = loop {
+            match reader.content() {
+                Ok(Content::End { .. }) => panic!("{base:?} {written} {at}"),
+                Ok(_) => {}
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(error.contains("it ends there"), "{error}");
+        let ran: Ran = sender.wait_with_output().unwrap().into();
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let says = format!("{written}: somebody wrote to it while it was read; the stream");
+        assert!(ran.stderr.contains(&says), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_device_that_is_written_while_it_is_sent_is_not_sent() {
+    let files = Files::two(1024);
+    let Some(device) = Loop::new(&files.path("origin"), &[]) else {
+        return;
+    };
+    let origin = device.path().to_str().unwrap();
+    let send = || {
+        let mut send = files.tool("send", &["-q", "--origin", origin, "-i", "cow0"]);
+        send.stdout(Stdio::piped()).stderr(Stdio::piped());
+        send.spawn().unwrap()
+    };
+    // What was written before is on its way, and does not matter.
+    patch(device.path(), 0, &files.history.origin[..512]);
+    let ran = send().wait_with_output().unwrap();
+    assert!(ran.status.success() && ran.stdout == files.stream(None, 0));
+    let mut sender = send();
+    let mut stream = sender.stdout.take().unwrap();
+    stream.read_exact(&mut [0; 4096]).unwrap();
+    // Not exclusively, so that it may.
+    patch(device.path(), 4096, &files.history.origin[4096..8192]);
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    let ran: Ran = sender.wait_with_output().unwrap().into();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let says = format!("{origin}: somebody wrote to it while it was read");
+    assert!(ran.stderr.contains(&says), "{ran:?}");
 }
 
 #[test]

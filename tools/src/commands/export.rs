@@ -93,7 +93,9 @@ same command goes on where it was: OUTPUT.partial.state says up to where the ima
 export to a block device can go on only if --state names such a file. With files as inputs, the \
 state is refused when one of them was changed since. An export to a pipe cannot go on.
 
-A file that the image replaces is locked until then, as other tools lock it.";
+What somebody writes to while it is read is no snapshot any more: snap_export fails then, and nobody can \
+go on with the image. Writes are told by a file's time of its last one, and by what the kernel counts of a \
+block device's. A file that the image replaces is locked until then, as other tools lock it.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_export -i /dev/vg/cow --origin /dev/vg/origin -o snapshot.img

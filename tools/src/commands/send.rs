@@ -78,6 +78,10 @@ the base, before it changes anything; and in the end that it has the snapshot. F
 that there is. With --trust-base only what one of both snapshots keeps is read and compared: \
 that the rest of the receiver's copy is the base's is taken for granted.
 
+What somebody writes to while it is read is no snapshot any more: snap_send fails then, and the stream has no \
+end, by which snap_receive knows. Writes are told by a file's time of its last one, and by what the kernel \
+counts of a block device's.
+
 The same devices give the same stream, so that a receiver that was cut short can go on with it.";
     const EXTRA: &'static str = "\
 EXAMPLES

@@ -39,6 +39,8 @@ const BUFFER_BYTES: u64 = 512 << 10;
 /// Threads that copy. Each reads a buffer and writes it, so that while one waits for a device
 /// another works, and no buffer goes from one processor to another.
 const COPIERS: usize = 4;
+/// What a copy of what was written meanwhile is.
+const NO_SNAPSHOT: &str = "what was exported is not the snapshot";
 
 /// Where to export to, and how.
 #[derive(Clone, Debug)]
@@ -153,6 +155,7 @@ fn stream(
             snapshot.bytes()
         )));
     }
+    snapshot.refuse_written(NO_SNAPSHOT)?;
     sink.finish()?;
     Ok(Exported {
         bytes: snapshot.bytes(),
@@ -499,6 +502,7 @@ impl Target {
         });
         let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.state.done = done.done;
+        self.refuse_written(snapshot)?;
         if copied.is_err() || (interrupt.asked() && !lock(&plan).is_done()) {
             let noted = self.note(self.state.done);
             // What is there can be used the next time; why it ended is what matters now.
@@ -513,6 +517,18 @@ impl Target {
         self.state.done = bytes;
         let hash = in_order.map(|in_order| in_order.into_inner().1.hex());
         Ok((done.written, hash))
+    }
+
+    /// Refuses a snapshot that somebody wrote to while it was copied.
+    fn refuse_written(&self, snapshot: &Snapshot) -> Result<()> {
+        snapshot.refuse_written(NO_SNAPSHOT).map_err(|refused| {
+            // Nobody shall go on with that.
+            let state = self.state_path.as_deref();
+            match state.map_or(Ok(()), state_file::remove) {
+                Ok(()) => refused,
+                Err(error) => error,
+            }
+        })
     }
 
     /// Reads the image again and compares it with `snapshot`.
