@@ -5,7 +5,7 @@
 use crate::buffer::AlignedBuf;
 use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
-use crate::identity::{holding_loop, Identity};
+use crate::identity::{directory_of, holding_loop, Identity};
 use crate::output::create_new;
 use crate::writes::Writes;
 use rustix::fs::{
@@ -61,6 +61,13 @@ impl Device {
             )));
         }
         let (file, direct) = if is_block_device {
+            // It may open all the same, and fail at the first write.
+            if access == Access::Write && is_read_only(&directory_of(meta.rdev())) {
+                return Err(Error::Refused(format!(
+                    "{}: it is read-only",
+                    path.display()
+                )));
+            }
             Self::open_block_device(path, access)?
         } else {
             (Self::open_file(path, access)?, false)
@@ -376,5 +383,25 @@ impl Device {
             offset,
             source,
         }
+    }
+}
+
+/// Whether the block device of which `directory` in sysfs tells cannot be written.
+fn is_read_only(directory: &Path) -> bool {
+    std::fs::read(directory.join("ro")).is_ok_and(|ro| ro.starts_with(b"1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_what_is_read_only() {
+        let dir = tempfile::tempdir().unwrap();
+        for (ro, is) in [("1\n", true), ("0\n", false), ("", false)] {
+            std::fs::write(dir.path().join("ro"), ro).unwrap();
+            assert_eq!(is_read_only(dir.path()), is);
+        }
+        assert!(!is_read_only(&dir.path().join("nowhere")));
     }
 }
