@@ -129,10 +129,22 @@ LVM NAMES
         let file = self.prometheus.as_deref().map(Prometheus::new);
         let file = file.transpose()?;
         let mapper = Mapper::open()?;
-        let mut sample = Sample::take(&mapper, &self.names)?;
+        self.tell(file.as_ref(), report, || Sample::take(&mapper, &self.names))
+    }
+}
+
+impl Top {
+    /// Tells of the samples that `take` takes, until the user wants it to end; with --once of one.
+    fn tell(
+        &self,
+        file: Option<&Prometheus>,
+        report: &Report,
+        mut take: impl FnMut() -> Result<Sample>,
+    ) -> Result<bool> {
+        let mut sample = take()?;
         let mut changes = sample.changes(None);
         if self.once {
-            if let Some(file) = &file {
+            if let Some(file) = file {
                 file.write(&sample.actives)?;
             }
             self.tell_once(&sample, &changes, report);
@@ -146,7 +158,7 @@ LVM NAMES
         let screen = has_view.then(Screen::enter).transpose()?;
         loop {
             let deadline = Instant::now() + self.interval;
-            if let Some(file) = &file {
+            if let Some(file) = file {
                 file.write(&sample.actives)?;
             }
             if self.json {
@@ -171,14 +183,12 @@ LVM NAMES
                     }
                 }
             }
-            let next = Sample::take(&mapper, &self.names)?;
+            let next = take()?;
             changes = next.changes(Some(&sample));
             sample = next;
         }
     }
-}
 
-impl Top {
     /// Tells what was found.
     fn tell_once(&self, sample: &Sample, changes: &[Change], report: &Report) {
         if self.json {
@@ -280,6 +290,10 @@ mod tests {
     use super::*;
     use crate::commands::generate::SCHEMA;
     use crate::figures::Figures;
+    use crate::top::terminal::{again, role, take, Terminal};
+    use rustix::process::{kill_process, Pid, Signal};
+    use std::fs;
+    use std::process::{Child, Command};
 
     fn active(status: &str, merging: bool, answer: &str) -> Active {
         Active {
@@ -344,6 +358,155 @@ mod tests {
             (&told["growth"], &told["merge"]),
             (&Value::Null, &Value::Null)
         );
+    }
+
+    /// `snap_top` with `arguments`.
+    fn top(arguments: &[&str]) -> Top {
+        let command = Top::augment_args(clap::Command::new("snap_top"));
+        let all = ["snap_top"].iter().chain(arguments);
+        let matches = command.try_get_matches_from(all).unwrap();
+        <Top as clap::FromArgMatches>::from_arg_matches(&matches).unwrap()
+    }
+
+    /// Does what `role` says, as `snap_top` with these arguments where one snapshot more is active
+    /// at each sample.
+    fn play(role: &str) {
+        if role.starts_with("leader") {
+            take();
+        }
+        if role == "leader shell" {
+            return shell();
+        }
+        let arguments: Vec<&str> = role.split(' ').skip(1).collect();
+        let top = top(&arguments);
+        let file = top.prometheus.as_deref().map(Prometheus::new);
+        let file = file.transpose().unwrap();
+        let mut taken = 0;
+        let report = Report::new(top.quiet);
+        let told = top.tell(file.as_ref(), &report, || {
+            taken += 1;
+            let name = |number| format!("number{number}");
+            let actives = (1..=taken).map(|number| Active {
+                name: name(number),
+                ..active("88/800 16", false, "")
+            });
+            Ok(Sample::of(actives.collect()))
+        });
+        report.finish().unwrap();
+        println!("told {told:?}");
+    }
+
+    /// Runs a view as a shell with job control does, and has it go on once when it has stopped.
+    #[expect(
+        clippy::zombie_processes,
+        reason = "it is waited for by what tells of a stop, too"
+    )]
+    fn shell() {
+        use rustix::process::{waitpid, WaitOptions};
+        use std::os::unix::process::CommandExt;
+        let mut command = again(NAME, "view --interval 0.1");
+        let child = command.process_group(0).spawn().unwrap();
+        let id = Pid::from_child(&child);
+        rustix::termios::tcsetpgrp(io::stdin(), id).unwrap();
+        let mut stopped = false;
+        loop {
+            let (_, status) = waitpid(Some(id), WaitOptions::UNTRACED).unwrap().unwrap();
+            if !status.stopped() {
+                assert_eq!((status.exit_status(), stopped), (Some(0), true));
+                return;
+            }
+            // It may have come to the terminal before that was its own.
+            stopped |= status.stopping_signal() == Some(Signal::STOP.as_raw());
+            kill_process(id, Signal::CONT).unwrap();
+        }
+    }
+
+    const NAME: &str = "commands::top::tests::what_is_shown_on_a_terminal";
+
+    fn succeeds(mut child: Child) {
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn what_is_shown_on_a_terminal() {
+        if let Some(role) = role() {
+            return play(&role);
+        }
+        // Nobody could make it go on: it leads the session.
+        let mut terminal = Terminal::new(80, 8);
+        let child = terminal.run(again(NAME, "leader --interval 0.1"));
+        terminal.skip_to("snap_top: 1 active, every 0.1 s; q ends it");
+        terminal.skip_to("number2");
+        terminal.press(b"\x1a");
+        terminal.skip_to("more than fits; say which: snap_top NAME...");
+        terminal.resize(20, 3);
+        terminal.skip_to("\x1b[H\x1b[2Ksnap_top: ");
+        terminal.skip_to("more than fits; say \x1b");
+        terminal.press(b"q");
+        terminal.skip_to("told Ok(true)");
+        succeeds(child);
+
+        // A shell could.
+        let mut terminal = Terminal::new(80, 8);
+        let child = terminal.run(again(NAME, "leader shell"));
+        terminal.skip_to("number2");
+        terminal.press(b"\x1a");
+        terminal.skip_to("\x1b[?1049l");
+        terminal.skip_to("\x1b[?1049h");
+        terminal.skip_to("more than fits");
+        terminal.press(b"\x03");
+        terminal.skip_to("told Ok(true)");
+        succeeds(child);
+
+        // Once, and as wide as the terminal is.
+        let mut terminal = Terminal::new(80, 8);
+        let child = terminal.run(again(NAME, "view --once number1 number2"));
+        terminal.skip_to("number1 ");
+        terminal.skip_to("told Ok(false)");
+        succeeds(child);
+    }
+
+    #[test]
+    fn what_is_shown_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.prom");
+        let run = |arguments: &str| -> Command { again(NAME, &format!("file {arguments}")) };
+        let said = |mut command: Command| {
+            let ran = command.stdin(std::process::Stdio::null()).output().unwrap();
+            assert!(ran.status.success(), "{ran:?}");
+            String::from_utf8(ran.stdout).unwrap()
+        };
+        let prometheus = format!("--once --quiet --prometheus {}", path.display());
+        assert!(said(run(&prometheus)).contains("told Ok(true)"));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("dm_snapshot_cow_used_bytes{name=\"number1\""));
+        let once = said(run("--once --json"));
+        assert!(once.contains("\"name\": \"number1\""), "{once}");
+        assert!(said(run("")).contains("are no terminal"));
+        // An array a line, until it is told to end.
+        let mut child = run("--json --interval 0.1");
+        let mut child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut lines = io::BufRead::lines(io::BufReader::new(child.stdout.take().unwrap()));
+        let mut line = || lines.next().unwrap().unwrap();
+        let third = loop {
+            let line = line();
+            if line.contains("number3") {
+                break line;
+            }
+        };
+        let third: Value = serde_json::from_str(&third).unwrap();
+        assert_eq!(third.as_array().unwrap().len(), 3);
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        while !line().contains("told Ok(true)") {}
+        succeeds(child);
+    }
+
+    #[test]
+    fn a_table_needs_snapshots() {
+        let none = Sample::of(Vec::new());
+        let table = |arguments| top(arguments).table(&none, &[], None);
+        assert_eq!(table(&[]), ["no snapshot is active"]);
+        assert_eq!(table(&["a"]), ["none of these snapshots is active"]);
     }
 
     #[test]

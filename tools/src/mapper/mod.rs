@@ -63,3 +63,21 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_its_targets() {
+        for (name, kind) in [
+            ("snapshot", Some(Kind::Snapshot)),
+            ("snapshot-merge", Some(Kind::Merge)),
+            ("snapshot-origin", Some(Kind::Origin)),
+            ("linear", None),
+            ("snapshots", None),
+        ] {
+            assert_eq!(Kind::of(name), kind);
+        }
+    }
+}

@@ -9,6 +9,8 @@ mod screen;
 mod short;
 mod signals;
 mod table;
+#[cfg(test)]
+pub mod terminal;
 
 pub use change::{Change, Merge};
 pub use prometheus::Prometheus;
@@ -33,8 +35,13 @@ impl Sample {
     pub fn take(mapper: &Mapper, names: &[String]) -> Result<Self> {
         let mut actives = active::all(mapper)?;
         actives.retain(|active| names.is_empty() || names.contains(&active.name));
+        Ok(Self::of(actives))
+    }
+
+    /// These, now.
+    pub fn of(actives: Vec<Active>) -> Self {
         let at = Instant::now();
-        Ok(Self { at, actives })
+        Self { at, actives }
     }
 
     /// What changed since `earlier`, of each snapshot.

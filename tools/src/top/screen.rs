@@ -121,19 +121,9 @@ fn failed(action: &'static str, source: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::super::signals::{Event, Signals};
+    use super::super::terminal::{again, role, Terminal, PATIENCE};
     use super::*;
-    use rustix::event::{poll, PollFd, PollFlags, Timespec};
-    use rustix::pty::{grantpt, openpt, ptsname, unlockpt, OpenptFlags};
-    use rustix::termios::{tcsetwinsize, Winsize};
-    use std::fs::File;
-    use std::io::Read;
-    use std::process::{Command, Stdio};
-    use std::time::{Duration, Instant};
-
-    /// Set where this program is the one that runs on the terminal.
-    const IS_VIEW: &str = "SNAP_TEST_IS_VIEW";
-    const NAME: &str = "top::screen::tests::the_terminal_is_as_before";
-    const PATIENCE: Duration = Duration::from_secs(60);
+    use std::time::Instant;
 
     /// A view of a line that is full and more lines than fit, until a q is pressed.
     fn view() {
@@ -148,66 +138,29 @@ mod tests {
         assert_eq!(event, Event::Quit);
     }
 
-    /// A terminal of 40 columns and 5 lines: what is behind it, and itself.
-    fn terminal() -> (File, File) {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let size = Winsize {
-            ws_row: 5,
-            ws_col: 40,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&master, size).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let name = name.to_str().unwrap();
-        let slave = File::options().read(true).write(true).open(name);
-        (File::from(master), slave.unwrap())
-    }
-
-    /// Reads what is shown until it ends with `end`.
-    fn read_until(master: &mut File, shown: &mut String, end: &str) {
-        let timeout = Timespec::try_from(PATIENCE).unwrap();
-        while !shown.ends_with(end) {
-            let mut files = [PollFd::new(&*master, PollFlags::IN)];
-            assert_eq!(poll(&mut files, Some(&timeout)), Ok(1), "{shown:?}");
-            let mut bytes = [0; 4096];
-            let read = master.read(&mut bytes).unwrap();
-            shown.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
-        }
-    }
-
     #[test]
     fn the_terminal_is_as_before() {
-        if std::env::var_os(IS_VIEW).is_some() {
+        if role().is_some() {
             return view();
         }
-        let (mut master, slave) = terminal();
-        let modes = || format!("{:?}", tcgetattr(&slave).unwrap());
-        let before = modes();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", NAME, "--nocapture"])
-            .env(IS_VIEW, "")
-            .stdin(slave.try_clone().unwrap())
-            .stdout(slave.try_clone().unwrap())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let mut shown = String::new();
+        let mut terminal = Terminal::new(40, 5);
+        let before = terminal.modes();
+        let name = "top::screen::tests::the_terminal_is_as_before";
+        let mut child = terminal.run(again(name, "view"));
         // Four lines follow the full one; the fifth has no place.
-        read_until(&mut master, &mut shown, "line 3");
+        terminal.wait_for("line 3");
         let full = "x".repeat(40);
         let first = format!("{ENTER}{HOME}{CLEAR_LINE}{full}\r\n{CLEAR_BELOW}");
-        assert!(shown.contains(&first), "{shown:?}");
         let last = format!("{HOME}{CLEAR_LINE}{full}\r\n{CLEAR_LINE}line 0\r\n");
-        assert!(shown.contains(&last), "{shown:?}");
-        assert_ne!(modes(), before);
+        for shown in [&first, &last] {
+            assert!(terminal.shown.contains(shown), "{:?}", terminal.shown);
+        }
+        assert!(terminal.shown.ends_with("line 3"), "{:?}", terminal.shown);
+        assert_ne!(terminal.modes(), before);
         // A key that means nothing, then one that does.
-        master.write_all(b"x\x1b[Aq").unwrap();
+        terminal.press(b"x\x1b[Aq");
         assert!(child.wait().unwrap().success());
-        read_until(&mut master, &mut shown, "\r\n\r\n");
-        assert!(shown.contains(&format!("line 3{LEAVE}")), "{shown:?}");
-        assert_eq!(modes(), before);
+        terminal.wait_for(&format!("line 3{LEAVE}"));
+        assert_eq!(terminal.modes(), before);
     }
 }
