@@ -7,7 +7,7 @@ running := /lib/modules/$(shell uname -r)/build
 KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
 export KERNEL FLAVOUR CORE TIME SEED OPERATIONS POINTS MODULE KEY CERT SIGN DESTDIR INSTALL_MOD_PATH
 
-.PHONY: all modules module install uninstall sign matrix deb check crash demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
+.PHONY: all modules module install uninstall sign matrix deb check check-signed crash demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
 .DEFAULT_GOAL := all
 
 all: modules ## build for KDIR=, by default the running kernel if it has Rust metadata
@@ -39,6 +39,9 @@ deb: ## Debian packages in build/deb: the module for the kernels of KERNEL= (sev
 
 check: ## every check and test, on stock kernels in virtual machines, or FLAVOUR=uml, debug (KASAN, lockdep, …); CORE=c or rust alone
 	@scripts/check
+
+check-signed: ## signed modules on a kernel with module.sig_enforce=1 and their key in its keyring, which is built for that
+	@tests/scripts/signed
 
 crash: ## crash the machine at POINTS=10600 points of recorded workloads, and look at what is left (CORE=, SEED=)
 	@scripts/crash

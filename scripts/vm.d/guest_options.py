@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 CORE = "rust"  # what a guest runs on, if nobody says
-CORES, STORES, FLAVOURS = ("c", "rust"), ("rust", "c", "none"), ("stock", "uml", "debug")
+CORES, STORES, FLAVOURS = ("c", "rust"), ("rust", "c", "none"), ("stock", "uml", "debug", "signed")
 
 
 def add(parser, flavour="stock", core=True):
@@ -13,7 +13,8 @@ def add(parser, flavour="stock", core=True):
     parser.add_argument("--kernel", default=os.environ.get("KERNEL", ""), metavar="X.Y|RELEASE")
     parser.add_argument("--flavour", choices=FLAVOURS, default=os.environ.get("FLAVOUR") or flavour,
                         help="stock: Debian's kernel in QEMU; uml: its source as User-mode Linux, which is fast; debug: "
-                             f"the same with KASAN, lockdep, kmemleak, … (default: {flavour})")
+                             "the same with KASAN, lockdep, kmemleak, …; signed: small, and with a key of ours in its "
+                             f"keyring (default: {flavour})")
     parser.add_argument("--module", type=Path, metavar="FILE",
                         help="the core's module, built elsewhere; the other is taken from beside it")
     if not core:
