@@ -44,8 +44,8 @@ pub struct Device {
     is_block_device: bool,
     direct: bool,
     identity: Identity,
-    /// What was told of writes to it when it was opened.
-    writes: Writes,
+    /// What was told of writes to it when it was opened, if only to be read.
+    writes: Option<Writes>,
 }
 
 impl Device {
@@ -72,7 +72,9 @@ impl Device {
         } else {
             (Self::open_file(path, access)?, false)
         };
-        Self::from_file(file, path, direct)
+        let mut device = Self::from_file(file, path, direct)?;
+        device.writes = (access == Access::Read).then(|| Writes::of(&device.file));
+        Ok(device)
     }
 
     /// Creates a regular file of `bytes` bytes, all a hole, for its owner only; there must be none of
@@ -162,7 +164,7 @@ impl Device {
             SECTOR_BYTES
         };
         Ok(Self {
-            writes: Writes::of(&file),
+            writes: None,
             file,
             path: path.into(),
             bytes: end - end % u64::from(SECTOR_BYTES),
@@ -295,10 +297,13 @@ impl Device {
         Ok(())
     }
 
-    /// Refuses what was written since it was opened, as far as that is told; `left` says what became of
-    /// what was made of it.
+    /// Refuses what was written since it was opened to be read, as far as that is told; `left` says what
+    /// became of what was made of it.
     pub fn refuse_written(&self, left: &str) -> Result<()> {
-        if Writes::of(&self.file) == self.writes {
+        if self
+            .writes
+            .is_none_or(|writes| writes == Writes::of(&self.file))
+        {
             return Ok(());
         }
         Err(Error::Refused(format!(
