@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import subprocess
 
 TARGET = "" if os.uname().machine == "x86_64" else f"{os.uname().machine}-unknown-linux-gnu/"
 BUILT = f"/project/build/tools/{TARGET}release/snap_tools"
@@ -10,3 +11,15 @@ PROGRAM = "/tmp/snap_tools"
 
 if not os.path.exists(PROGRAM):
     shutil.copy(BUILT, PROGRAM)
+
+
+def run(*arguments, stdin=None):
+    """Runs a tool; what it says are bytes."""
+    return subprocess.run([PROGRAM, *map(str, arguments)], input=stdin, capture_output=True)
+
+
+def tool(*arguments, stdin=None):
+    """Runs a tool that must succeed; returns its standard output."""
+    done = run(*arguments, stdin=stdin)
+    assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stderr.decode()}{done.stdout.decode(errors='replace')[:500]}"
+    return done.stdout

@@ -16,7 +16,7 @@ from pathlib import Path
 import disks
 import dm
 import pytest
-from program import PROGRAM
+from program import PROGRAM, run, tool
 
 CPUS = 1
 STORES = ["rust"]
@@ -33,17 +33,6 @@ SECONDS = 120  # for what takes a moment
 MOUNTED = Path("/tmp/mounted")
 
 pytestmark = pytest.mark.rust_only
-
-
-def run(*arguments, stdin=b""):
-    return subprocess.run([PROGRAM, *map(str, arguments)], input=stdin, capture_output=True)
-
-
-def tool(*arguments):
-    """Runs a tool that must succeed; returns its standard output."""
-    done = run(*arguments)
-    assert done.returncode == 0, f"{arguments}: {done.stderr.decode()}"
-    return done.stdout
 
 
 class Copy:

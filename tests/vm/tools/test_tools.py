@@ -5,7 +5,6 @@ import errno
 import json
 import random
 import re
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +15,7 @@ import merge
 import module
 import mutants
 import pytest
-from program import PROGRAM
+from program import run, tool
 
 CPUS = 1
 STORES = ["rust"]
@@ -35,10 +34,6 @@ def rust_again():
     module.use("rust")
 
 
-def run(*arguments, stdin=None):
-    return subprocess.run([PROGRAM, *map(str, arguments)], input=stdin, capture_output=True)
-
-
 def stat_by_name(name):
     """snap_stat of an active snapshot. The devicemapper crate refuses to ask for anything where udev has no socket; this
     guest has no udev, and what is asked needs none."""
@@ -49,13 +44,6 @@ def stat_by_name(name):
         return run("stat", "--json", name)
     finally:
         socket.unlink()
-
-
-def tool(*arguments, stdin=None):
-    """Runs a tool that must succeed; returns its standard output."""
-    done = run(*arguments, stdin=stdin)
-    assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stderr.decode()}{done.stdout.decode()[:500]}"
-    return done.stdout
 
 
 class Made:
