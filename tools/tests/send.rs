@@ -21,7 +21,7 @@ use std::fs;
 use std::io::{Read, Write as _};
 use std::os::unix::fs::{symlink, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::{tempdir, TempDir};
@@ -487,6 +487,21 @@ fn what_was_restored_by_hand_does_not_go_on() {
     assert!(fs::read(files.path("out")).unwrap() == files.content(2));
 }
 
+/// snap_send fails in the midst of its stream, whose beginning was read, and says `says`.
+fn gives_up(mut reader: Reader<ChildStdout>, sender: Child, says: &str, case: &str) {
+    let error = loop {
+        match reader.content() {
+            Ok(Content::End { .. }) => panic!("{case}"),
+            Ok(_) => {}
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("it ends there"), "{error}");
+    let ran: Ran = sender.wait_with_output().unwrap().into();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains(says), "{ran:?}");
+}
+
 #[test]
 fn a_snapshot_that_changes_while_it_is_sent_is_not_sent() {
     for options in [&[][..], &["--trust-base"]] {
@@ -498,17 +513,12 @@ fn a_snapshot_that_changes_while_it_is_sent_is_not_sent() {
         while let Before::Check(_) = reader.before().unwrap() {}
         // It was told of, and is read once more far behind what the pipe holds.
         patch(&files.path("origin"), 1022 * 4096 + 512, &[0xee]);
-        let error = loop {
-            match reader.content() {
-                Ok(Content::End { .. }) => panic!("{options:?}"),
-                Ok(_) => {}
-                Err(error) => break error.to_string(),
-            }
-        };
-        assert!(error.contains("it ends there"), "{error}");
-        let ran: Ran = sender.wait_with_output().unwrap().into();
-        assert_eq!(ran.code, Some(1), "{ran:?}");
-        assert!(ran.stderr.contains("changed while it was sent"), "{ran:?}");
+        gives_up(
+            reader,
+            sender,
+            "changed while it was sent",
+            &format!("{options:?}"),
+        );
     }
 }
 
@@ -537,18 +547,8 @@ fn what_is_written_while_it_is_sent_is_not_sent() {
         let file = fs::File::open(files.path(written)).unwrap();
         file.read_exact_at(&mut byte, at as u64).unwrap();
         patch(&files.path(written), at as u64, &byte);
-        let error = loop {
-            match reader.content() {
-                Ok(Content::End { .. }) => panic!("{base:?} {written} {at}"),
-                Ok(_) => {}
-                Err(error) => break error.to_string(),
-            }
-        };
-        assert!(error.contains("it ends there"), "{error}");
-        let ran: Ran = sender.wait_with_output().unwrap().into();
-        assert_eq!(ran.code, Some(1), "{ran:?}");
         let says = format!("{written}: somebody wrote to it while it was read; the stream");
-        assert!(ran.stderr.contains(&says), "{ran:?}");
+        gives_up(reader, sender, &says, &format!("{base:?} {written} {at}"));
     }
 }
 
