@@ -136,6 +136,12 @@ debootstrap() {
 		--include="$packages" "$@" "$suite" "$dir" "${sources[@]}"
 }
 
+# binding_places ROOT: where in_root binds this machine's own files
+binding_places() {
+	rm -f "$1/etc/resolv.conf"
+	touch "$1/etc/resolv.conf" "$1/etc/hosts"
+}
+
 # in_root ROOT BWRAP-OPTIONS... -- COMMAND...: the root read-only; the project, the cache and the network
 # of this machine; a private /tmp. The mounts end with the command.
 in_root() {
