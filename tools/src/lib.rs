@@ -37,6 +37,7 @@ pub mod interrupt;
 pub mod lvm;
 pub mod mapper;
 pub mod merge;
+pub mod new_file;
 pub mod output;
 pub mod receive;
 pub mod repair;

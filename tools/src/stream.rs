@@ -6,14 +6,13 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
 use crate::interrupt::Interrupt;
-use crate::output::{temporary, Output};
-use crate::replaced::Replaced;
+use crate::new_file::NewFile;
+use crate::output::Output;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
 /// A file, a device or standard output, written from the first byte to the last.
 ///
@@ -31,7 +30,7 @@ pub struct Stream {
 enum To {
     Writer(Box<dyn Write + Send>),
     Device(Device),
-    File(NamedTempFile, Replaced),
+    File(NewFile),
 }
 
 impl Stream {
@@ -74,17 +73,7 @@ impl Stream {
 
     /// A new file that becomes `output`; what that is until then is locked.
     pub fn file(output: &Output) -> Result<Self> {
-        let replaced = Replaced::lock(output)?;
-        let name = output.path().file_name().unwrap_or_default();
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(name);
-        prefix.push(".");
-        let file = temporary(output.directory(), prefix).map_err(|source| Error::File {
-            path: output.path().into(),
-            action: "create",
-            source,
-        })?;
-        let to = To::File(file, replaced);
+        let to = To::File(NewFile::create(output)?);
         Ok(Self::new(to, output.path()))
     }
 
@@ -129,12 +118,7 @@ impl Stream {
         match std::mem::replace(&mut self.to, To::Writer(Box::new(io::sink()))) {
             To::Writer(mut to) => to.flush().map_err(|source| self.write_error(source)),
             To::Device(device) => device.flush(),
-            To::File(file, replaced) => {
-                replaced.replace_with(file.path())?;
-                // There is nothing of that name any more.
-                let _ = file.into_temp_path().keep();
-                Ok(())
-            }
+            To::File(file) => file.finish(),
         }
     }
 
@@ -147,7 +131,7 @@ impl Stream {
                 Ok(())
             }
             To::Writer(to) => to.write_all(buffer),
-            To::File(file, _) => file.as_file_mut().write_all(buffer),
+            To::File(file) => file.file().write_all(buffer),
         };
         written.map_err(|e| self.write_error(e))?;
         self.written += bytes as u64;
