@@ -79,6 +79,12 @@ proptest! {
         prop_assert_eq!(ran.stdout, format!("sha256 {digest}\n"));
         prop_assert!(fs::read(files.path("out")).unwrap() == expected);
 
+        let qcow2 = &["--format", "qcow2", "--verify", "--sha256", "--json"];
+        let ran = ok(&mut files.export("out.qcow2", qcow2));
+        let told: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        prop_assert_eq!(&told["sha256"], &digest);
+        prop_assert_eq!(&told["verified"], true);
+
         // Holes of the origin are zeros in a pipe.
         let last = expected.len() as u64 - 1;
         let start = (hole * 512).min(last) as usize / 4096 * 4096;
@@ -98,6 +104,54 @@ proptest! {
         let output = files.export("-", &[]).output().unwrap();
         prop_assert!(output.stdout == expected);
     }
+}
+
+#[test]
+fn a_qcow2_image_is_as_long_as_what_it_holds() {
+    const CLUSTER: u64 = 64 << 10;
+    let mut image = Image::of(8, &[3, 4]);
+    // Several tables of the second level, most of them of nothing, and no whole cluster at the end.
+    image.origin_sectors = (3 << 30) / 512 + 1;
+    let dir = tempdir().unwrap();
+    image.write_cow(&dir.path().join("cow"));
+    let origin = File::create(dir.path().join("origin")).unwrap();
+    origin.set_len(image.origin_sectors * 512).unwrap();
+    patch(&dir.path().join("origin"), (2 << 30) + 7, b"far away");
+    let files = Files { dir, image };
+    let ran = ok(&mut files.export("out", &["--format", "qcow2", "--verify", "--json"]));
+    let told: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(told["bytes"], (3_u64 << 30) + 512);
+    // What it has of the COW device, and what is far away.
+    assert_eq!(told["written"], 2 * CLUSTER);
+    // These, two tables for them, the header, the first table, the counts and their table.
+    assert_eq!(fs::metadata(files.path("out")).unwrap().len(), 8 * CLUSTER);
+}
+
+#[test]
+fn a_qcow2_image_is_a_new_file() {
+    let files = Files::of(Image::of(8, &[1, 5, 9]));
+    let qcow2 = ["--format", "qcow2"];
+    fails(&mut files.export("-", &qcow2), "must be a file");
+    let fifo = files.path("fifo");
+    assert!(Command::new("mkfifo")
+        .arg(&fifo)
+        .status()
+        .unwrap()
+        .success());
+    fails(&mut files.export("fifo", &qcow2), "must be a file");
+    for options in [&["--restart"][..], &["--state", "state"]] {
+        let mut export = files.export("out", &qcow2);
+        fails(export.args(options), "cannot be gone on with");
+    }
+    fs::write(files.path("out"), "precious").unwrap();
+    fails(&mut files.export("out", &qcow2), "give --force");
+    assert_eq!(fs::read(files.path("out")).unwrap(), b"precious");
+    ok(files.export("out", &qcow2).arg("--force"));
+    assert_eq!(&fs::read(files.path("out")).unwrap()[..4], b"QFI\xfb");
+    let left = fs::read_dir(files.dir.path()).unwrap();
+    let mut left: Vec<_> = left.map(|file| file.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["cow", "fifo", "origin", "out"]);
 }
 
 #[test]

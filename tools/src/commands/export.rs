@@ -6,7 +6,7 @@ use super::{refuse_own_cow, Tool};
 use crate::cow::{Cow, Origin};
 use crate::device::{Access, Device};
 use crate::error::{Error, Result};
-use crate::export::{export, Options};
+use crate::export::{export, Format, Options};
 use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
 use crate::report::Report;
@@ -30,6 +30,10 @@ pub struct Export {
     /// The image to write: a new file, a block device or a pipe; - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+
+    /// What the image is to be
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 
     /// Tell the SHA-256 of the content
     #[arg(long)]
@@ -91,7 +95,8 @@ and COW device.
 An image file is called OUTPUT.partial until it is complete. Interrupted, by whatever means, the \
 same command goes on where it was: OUTPUT.partial.state says up to where the image is durable. An \
 export to a block device can go on only if --state names such a file. With files as inputs, the \
-state is refused when one of them was changed since. An export to a pipe cannot go on.
+state is refused when one of them was changed since. An export to a pipe cannot go on, nor can one to a \
+qcow2 image, which has its name when it is complete and disappears otherwise.
 
 What somebody writes to while it is read is no snapshot any more: snap_export fails then, and nobody can \
 go on with the image. Writes are told by a file's time of its last one, and by what the kernel counts of a \
@@ -103,6 +108,7 @@ EXAMPLES
   snap_export -i vg/snap -o - | zstd > snapshot.img.zst
   snap_export -i vg/snap -o - | ssh HOST 'dd of=snapshot.img bs=1M'
   snap_export -i vg/snap --verify --sha256 -o snapshot.img
+  snap_export -i vg/snap --format qcow2 -o snapshot.qcow2
   snap_export -i cow.img --cow-only -o changed.img
 
 SHA-256
@@ -145,6 +151,7 @@ output, or to standard error where the image goes to standard output.";
         let cow = Cow::open(&named.cow, Access::Read, size)?.watching(&interrupt);
         let snapshot = Snapshot::new(cow, origin, self.origin_size, self.trust_invalid)?;
         let options = Options {
+            format: self.format,
             output: volumes.output(&self.output)?,
             sha256: self.sha256,
             verify: self.verify,

@@ -5,7 +5,10 @@
 mod image;
 mod in_order;
 pub(crate) mod plan;
+mod qcow2;
+mod sink;
 mod state;
+mod whole;
 
 use crate::buffer::{is_zero, AlignedBuf};
 use crate::device::{Access, Device};
@@ -18,13 +21,13 @@ use crate::replaced::Replaced;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::state_file::{self, Subject};
-use crate::stream::Stream;
-use crate::threads::{share, Stop};
+use crate::threads::share;
 use image::Image;
 use in_order::InOrder;
 use plan::{Plan, Task, What};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use sink::Sink;
 use state::{Destination, Source, State};
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,9 +45,21 @@ const COPIERS: usize = 4;
 /// What a copy of what was written meanwhile is.
 const NO_SNAPSHOT: &str = "what was exported is not the snapshot";
 
+/// What an image is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// The content, byte for byte
+    #[default]
+    Raw,
+    /// What QEMU calls so: a file that is no longer than what it holds, zeros aside
+    Qcow2,
+}
+
 /// Where to export to, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What the output becomes.
+    pub format: Format,
     /// A block device, a file, a pipe or the like, `-` for standard output. A file is called
     /// `NAME.partial` until it is complete.
     pub output: PathBuf,
@@ -81,7 +96,7 @@ pub struct Exported {
 ///
 /// Interrupted in whatever way, it goes on where it was the next time: what was written is made
 /// durable and noted in the state file from time to time. What is written to a pipe or to standard
-/// output cannot be gone on with.
+/// output cannot be gone on with, nor can a qcow2 image.
 pub fn export(
     snapshot: &Snapshot,
     options: &Options,
@@ -91,8 +106,8 @@ pub fn export(
     let output = Output::new(&options.output, options.force);
     let output = snapshot.inputs().fold(output, Output::apart_from);
     let kind = output.kind()?;
-    if matches!(kind, Kind::Standard | Kind::Stream) {
-        return stream(&output, snapshot, options, report, interrupt);
+    if options.format == Format::Qcow2 || matches!(kind, Kind::Standard | Kind::Stream) {
+        return whole::export(&output, kind, snapshot, options, report, interrupt);
     }
     let mut target = Target::open(output, kind, snapshot, options)?;
     let resumed_at = target.state.done;
@@ -117,78 +132,6 @@ pub fn export(
     })
 }
 
-/// Writes what `snapshot` holds to a pipe, from the first byte to the last.
-fn stream(
-    output: &Output,
-    snapshot: &Snapshot,
-    options: &Options,
-    report: &Report,
-    interrupt: &Interrupt,
-) -> Result<Exported> {
-    let refused = |what: &str| {
-        Err(Error::Refused(format!(
-            "{}: {what}",
-            output.path().display()
-        )))
-    };
-    if options.verify {
-        return refused("what is written there cannot be read again to verify it");
-    }
-    if options.state.is_some() || options.restart {
-        return refused(
-            "an export to there cannot be gone on with; leave out --state and --restart",
-        );
-    }
-    let sink = Sink::Stream(Box::new(output.binary_stream()?));
-    let plan = Plan::new(snapshot, 0..snapshot.bytes(), true);
-    let hash = options.sha256.then(Hash::default);
-    let in_order = InOrder::new(0, (sink, hash));
-    let progress = report.progress("exporting", snapshot.bytes());
-    copy_in_order(snapshot, plan, &in_order, interrupt, |task| {
-        progress.advance(task.bytes.end - task.from);
-    })?;
-    let (done, (sink, hash)) = in_order.into_inner();
-    if done < snapshot.bytes() {
-        return Err(Error::Interrupted(format!(
-            "{} has {done} of {} bytes",
-            output.path().display(),
-            snapshot.bytes()
-        )));
-    }
-    snapshot.refuse_written(NO_SNAPSHOT)?;
-    sink.finish()?;
-    Ok(Exported {
-        bytes: snapshot.bytes(),
-        resumed_at: 0,
-        written: snapshot.bytes(),
-        sha256: hash.map(Hash::hex),
-        verified: false,
-    })
-}
-
-/// What is given the content in order.
-enum Sink {
-    Stream(Box<Stream>),
-    /// Nothing but the hash.
-    None,
-}
-
-impl Sink {
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        match self {
-            Self::Stream(stream) => stream.put(bytes),
-            Self::None => Ok(()),
-        }
-    }
-
-    fn finish(self) -> Result<()> {
-        match self {
-            Self::Stream(mut stream) => stream.finish(),
-            Self::None => Ok(()),
-        }
-    }
-}
-
 /// Reads by several threads what `plan` has, and gives it to sink and hash in order. Ends early
 /// where `interrupt` asks for it.
 fn copy_in_order(
@@ -210,11 +153,10 @@ fn copy_in_order(
                 snapshot.read_at(bytes, task.bytes.start)?;
             }
             in_order.give(task.all(), stop, |(sink, hash)| {
-                zeros(task.hole_bytes(), |zeros| {
-                    hash.iter_mut().for_each(|hash| hash.add(zeros));
-                    sink.put(zeros)
-                })?;
-                hash.iter_mut().for_each(|hash| hash.add(bytes));
+                if let Some(hash) = hash {
+                    hash.add_task(&task, bytes);
+                }
+                sink.put_zeros(task.hole_bytes())?;
                 sink.put(bytes)
             })?;
             done(&task);
@@ -223,24 +165,15 @@ fn copy_in_order(
     })
 }
 
-/// Calls `put` with zeros, `bytes` in all.
-fn zeros(mut bytes: u64, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    while bytes > 0 {
-        let part = bytes.min(ZEROS.len() as u64);
-        put(&ZEROS[..part as usize])?;
-        bytes -= part;
-    }
-    Ok(())
-}
-
 /// The SHA-256 of the content, while that is copied.
 #[derive(Default)]
 struct Hash(Sha256);
 
 impl Hash {
-    fn add(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+    /// Adds a task: the hole, and what was read for it.
+    fn add_task(&mut self, task: &Task, read: &[u8]) {
+        sink::zeros(task.hole_bytes()).for_each(|zeros| self.0.update(zeros));
+        self.0.update(read);
     }
 
     /// Adds the first `bytes` of `snapshot`, which an earlier export copied.
@@ -493,7 +426,10 @@ impl Target {
                     }
                 };
                 if let Some(in_order) = &in_order {
-                    add_in_order(in_order, &task, buf, stop)?;
+                    in_order.give(task.all(), stop, |hash| {
+                        hash.add_task(&task, buf);
+                        Ok(())
+                    })?;
                 }
                 progress.advance(task.bytes.end - task.from);
                 lock(&done).add(&task, written, this)?;
@@ -628,18 +564,6 @@ impl Target {
             .as_deref()
             .map_or(Ok(()), state_file::remove)
     }
-}
-
-/// Adds a task and what was read for it.
-fn add_in_order(in_order: &InOrder<Hash>, task: &Task, read: &[u8], stop: &Stop) -> Result<()> {
-    in_order.give(task.all(), stop, |hash| {
-        zeros(task.hole_bytes(), |zeros| {
-            hash.add(zeros);
-            Ok(())
-        })?;
-        hash.add(read);
-        Ok(())
-    })
 }
 
 /// What the copiers have done.
