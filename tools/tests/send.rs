@@ -17,6 +17,7 @@ use snap_tools::digest::Digest;
 use snap_tools::output::Output;
 use snap_tools::stream::Stream;
 use snap_tools::transfer::{Before, Check, Content, Head, Reader, Writer};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write as _};
 use std::os::unix::fs::{symlink, FileExt, MetadataExt};
@@ -122,6 +123,9 @@ struct Files {
     history: History,
 }
 
+/// What env is told for a program to hear of the end of its terminal.
+const HEARS: &str = "--default-signal=HUP";
+
 impl Files {
     /// Two snapshots, a chunk size of a page, `chunks` chunks of which every other changed between
     /// them, and some after both.
@@ -169,9 +173,13 @@ impl Files {
         self.history.contents()[number]
     }
 
+    /// Hears of the end of its terminal, even where nohup runs the tests.
     fn tool(&self, name: &str, arguments: &[&str]) -> Command {
-        let mut command = tool(name);
-        command.current_dir(self.dir.path()).args(arguments);
+        let tool = tool(name);
+        let mut command = Command::new("env");
+        command.arg(HEARS).arg(tool.get_program());
+        command.args(tool.get_args()).args(arguments);
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
         command
     }
 
@@ -1065,9 +1073,11 @@ fn an_interrupt_ends_who_waits_for_a_reader() {
     }
     // Who has one that is slow is not disturbed, and who was started by nohup goes on.
     let send = files.send(None, 0);
-    let mut nohup = Command::new("sh");
-    nohup.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
-    nohup.arg(send.get_program()).args(send.get_args());
+    let mut nohup = Command::new(send.get_program());
+    nohup.args(send.get_args().map(|argument| match argument == HEARS {
+        true => OsStr::new("--ignore-signal=HUP"),
+        false => argument,
+    }));
     nohup.args(["-o", "fifo"]).current_dir(&files.dir);
     let child = nohup.stderr(Stdio::piped()).spawn().unwrap();
     sleep(Duration::from_millis(300));
