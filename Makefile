@@ -5,9 +5,9 @@ PREFIX ?= /usr/local
 running := /lib/modules/$(shell uname -r)/build
 # stays empty when the running kernel's headers have no Rust metadata
 KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
-export KERNEL FLAVOUR CORE TIME SEED OPERATIONS POINTS MODULE KEY CERT SIGN DESTDIR INSTALL_MOD_PATH
+export KERNEL FLAVOUR CORE TIME SEED OPERATIONS POINTS MODULE KEY CERT SIGN DESTDIR INSTALL_MOD_PATH PERCENT
 
-.PHONY: all modules module install uninstall sign matrix deb check check-signed crash demo tools install-tools fuzz soak bench-tools bench clean cache-clean help
+.PHONY: all modules module install uninstall sign matrix deb check check-signed crash demo tools install-tools fuzz coverage soak bench-tools bench clean cache-clean help
 .DEFAULT_GOAL := all
 
 all: modules ## build for KDIR=, by default the running kernel if it has Rust metadata
@@ -57,6 +57,9 @@ install-tools: tools ## install the tools below PREFIX=/usr/local (DESTDIR=): li
 
 fuzz: ## fuzz every parser of outside input, TIME=60 seconds each
 	@scripts/in-root -- env CARGO_TARGET_DIR='$(CURDIR)/build/fuzz' tests/fuzz/run $(TIME)
+
+coverage: ## which lines of the tools their tests run; fails where a file has less than PERCENT=85 percent
+	@scripts/coverage
 
 soak: ## random lives of LVM's snapshots against a model, TIME=30m, FLAVOUR=, CORE=, SEED= repeats a run
 	@scripts/soak

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 TARGET = "" if os.uname().machine == "x86_64" else f"{os.uname().machine}-unknown-linux-gnu/"
-BUILT = f"/project/build/tools/{TARGET}release/snap_tools"
+BUILT = os.environ.get("SNAP_TOOLS", f"/project/build/tools/{TARGET}release/snap_tools")
 PROGRAM = "/tmp/snap_tools"
 
 if not os.path.exists(PROGRAM):
