@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{chown, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub struct Output {
 /// What an [`Output`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Standard output, asked for by the name `-`.
+    /// Standard output, asked for by the name `-` or by its own.
     Standard,
     /// Nothing yet.
     Missing,
@@ -125,7 +125,7 @@ impl Output {
 
     /// Says what it is, or why it cannot be an output whatever it holds.
     pub fn kind(&self) -> Result<Kind> {
-        if self.path == Path::new("-") {
+        if is_standard(&self.path) {
             let stdout = rustix::fs::fstat(io::stdout())
                 .map_err(|e| file_error(Path::new("standard output"), "ask for", e.into()))?;
             let is_file = rustix::fs::FileType::from_raw_mode(stdout.st_mode).is_file();
@@ -320,11 +320,16 @@ impl Output {
     /// Gives the complete and durable file `from`, which lies in the same directory, the output's
     /// name.
     ///
-    /// A file that had the name before hands its mode on. Without leave to overwrite it, what has
+    /// A file that had the name before hands its owner and mode on. Without leave to overwrite it, what has
     /// got the name or a content meanwhile is left alone.
     pub fn rename_from(&self, from: &Path) -> Result<()> {
-        self.refuse_file()?;
-        if let Some(meta) = self.metadata()? {
+        let is_new = self.was_missing && !self.force;
+        if !is_new {
+            self.refuse_file()?;
+        }
+        if let Some(meta) = self.metadata()?.filter(|_| !is_new) {
+            // Who may not give it away keeps it.
+            let _ = chown(from, Some(meta.uid()), Some(meta.gid()));
             let mode = fs::Permissions::from_mode(meta.permissions().mode() & 0o7777);
             fs::set_permissions(from, mode).map_err(|e| file_error(from, "set the mode of", e))?;
         }
@@ -332,7 +337,7 @@ impl Output {
         File::open(from)
             .and_then(|file| file.sync_all())
             .map_err(failed)?;
-        match self.was_missing && !self.force {
+        match is_new {
             false => fs::rename(from, &self.path).map_err(failed)?,
             true => match rename_new(from, &self.path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -346,6 +351,20 @@ impl Output {
         }
         sync_directory(self.directory())
     }
+}
+
+/// Whether `path` is standard output: by the name `-`, or that of a pipe or terminal that is.
+pub fn is_standard(path: &Path) -> bool {
+    let is_stdout = |meta: Metadata| {
+        let kind = meta.file_type();
+        !kind.is_file()
+            && !kind.is_block_device()
+            && rustix::fs::fstat(io::stdout()).is_ok_and(|stdout| {
+                (stdout.st_dev, stdout.st_ino, stdout.st_rdev)
+                    == (meta.dev(), meta.ino(), meta.rdev())
+            })
+    };
+    path == Path::new("-") || fs::metadata(path).is_ok_and(is_stdout)
 }
 
 /// Renames a file to what nothing may be called.

@@ -11,14 +11,16 @@ use std::path::Path;
 /// later, it was written meanwhile.
 ///
 /// A file system may tell the same time for writes within a few milliseconds, and a device may not
-/// count what it does: that the same is told does not prove that nothing was written.
+/// count what it does: that the same is told does not prove that nothing was written. What writes
+/// by mmap is told of its first write to a page after that was stored last, which it never is on
+/// tmpfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
     /// Of a file.
     File {
         /// Its size in bytes.
         bytes: u64,
-        /// When it was written last: seconds and nanoseconds since 1970.
+        /// When it was changed last, which nobody can set: seconds and nanoseconds since 1970.
         changed: (i64, i64),
     },
     /// Of a block device.
@@ -38,14 +40,18 @@ impl Writes {
         let Ok(meta) = file.metadata() else {
             return Self::Unknown;
         };
+        // What was written before may be on its way to a device, or in a page that is written to
+        // without a word until it is stored.
+        let _ = file.sync_data();
         if meta.file_type().is_block_device() {
-            // Written before, it may be on its way.
-            let _ = file.sync_data();
             return Self::of_device(&directory_of(meta.rdev()));
         }
-        Self::File {
-            bytes: meta.len(),
-            changed: (meta.mtime(), meta.mtime_nsec()),
+        match file.metadata() {
+            Ok(meta) => Self::File {
+                bytes: meta.len(),
+                changed: (meta.ctime(), meta.ctime_nsec()),
+            },
+            Err(_) => Self::Unknown,
         }
     }
 

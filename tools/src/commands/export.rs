@@ -9,11 +9,12 @@ use crate::error::{Error, Result};
 use crate::export::{export, Format, Options};
 use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
+use crate::output::is_standard;
 use crate::report::Report;
 use crate::snapshot::Snapshot;
 use crate::units::sectors;
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,11 +97,13 @@ An image file is called OUTPUT.partial until it is complete. Interrupted, by wha
 same command goes on where it was: OUTPUT.partial.state says up to where the image is durable. An \
 export to a block device can go on only if --state names such a file. With files as inputs, the \
 state is refused when one of them was changed since. An export to a pipe cannot go on, nor can one to a \
-qcow2 image, which has its name when it is complete and disappears otherwise.
+qcow2 image: that has its name when it is complete, and disappears otherwise. Killed by SIGKILL, it leaves a file \
+.OUTPUT.XXXXXX beside it, which nobody needs.
 
-What somebody writes to while it is read is no snapshot any more: snap_export fails then, and nobody can \
-go on with the image. Writes are told by a file's time of its last one, and by what the kernel counts of a \
-block device's. A file that the image replaces is locked until then, as other tools lock it.";
+What somebody writes to while it is read is no snapshot any more: snap_export fails then, and the image is \
+removed, or nobody can go on with it. Writes are told by the time of a file's last change, and by what the kernel \
+counts of a block device's; what a program writes by mmap to a file on tmpfs is not told. A file that the image \
+replaces is locked until then, as other tools lock it.";
     const EXTRA: &'static str = "\
 EXAMPLES
   snap_export -i /dev/vg/cow --origin /dev/vg/origin -o snapshot.img
@@ -122,10 +125,10 @@ output, or to standard error where the image goes to standard output.";
 
     fn run(self, report: &Report, volumes: &Volumes) -> Result<bool> {
         let interrupt = Interrupt::watch()?;
-        let to_stdout = self.output == Path::new("-");
+        let to_stdout = is_standard(&self.output);
         if to_stdout && self.json {
             return Err(Error::Refused(
-                "--json writes to standard output, and so does -o -".into(),
+                "--json writes to standard output, and so does -o".into(),
             ));
         }
         let named = volumes.cow(&self.input)?;

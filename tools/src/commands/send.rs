@@ -9,13 +9,13 @@ use crate::error::{Error, Result};
 use crate::format::SECTOR_BYTES;
 use crate::interrupt::Interrupt;
 use crate::lvm::Volumes;
-use crate::output::Output;
+use crate::output::{is_standard, Output};
 use crate::report::Report;
 use crate::send::{send, Source};
 use crate::snapshot::Snapshot;
 use crate::units::Units;
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Send {
@@ -79,8 +79,8 @@ that there is. With --trust-base only what one of both snapshots keeps is read a
 that the rest of the receiver's copy is the base's is taken for granted.
 
 What somebody writes to while it is read is no snapshot any more: snap_send fails then, and the stream has no \
-end, by which snap_receive knows. Writes are told by a file's time of its last one, and by what the kernel \
-counts of a block device's.
+end, by which snap_receive knows. Writes are told by the time of a file's last change, and by what the kernel \
+counts of a block device's; what a program writes by mmap to a file on tmpfs is not told.
 
 The same devices give the same stream, so that a receiver that was cut short can go on with it.";
     const EXTRA: &'static str = "\
@@ -99,10 +99,10 @@ SHA-256
 
     fn run(self, report: &Report, volumes: &Volumes) -> Result<bool> {
         let interrupt = Interrupt::watch()?;
-        let to_stdout = self.output == Path::new("-");
+        let to_stdout = is_standard(&self.output);
         if to_stdout && self.json {
             return Err(Error::Refused(
-                "--json writes to standard output, and so does -o -".into(),
+                "--json writes to standard output, and so does -o".into(),
             ));
         }
         let cows = [self.base.as_deref(), self.input.as_deref()];

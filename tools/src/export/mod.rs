@@ -457,14 +457,22 @@ impl Target {
 
     /// Refuses a snapshot that somebody wrote to while it was copied.
     fn refuse_written(&self, snapshot: &Snapshot) -> Result<()> {
-        snapshot.refuse_written(NO_SNAPSHOT).map_err(|refused| {
-            // Nobody shall go on with that.
-            let state = self.state_path.as_deref();
-            match state.map_or(Ok(()), state_file::remove) {
-                Ok(()) => refused,
-                Err(error) => error,
-            }
-        })
+        let refused = snapshot.refuse_written(NO_SNAPSHOT);
+        if refused.is_err() {
+            self.give_up()?;
+        }
+        refused
+    }
+
+    /// Removes what nobody shall go on with.
+    fn give_up(&self) -> Result<()> {
+        self.state_path
+            .as_deref()
+            .map_or(Ok(()), state_file::remove)?;
+        match self.replaced {
+            Some(_) => state_file::remove(self.path()),
+            None => Ok(()),
+        }
     }
 
     /// Reads the image again and compares it with `snapshot`.
@@ -492,10 +500,8 @@ impl Target {
             Ok(())
         })?;
         if let Some(at) = wrong.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            // Nobody shall go on with that.
-            if let Some(state) = &self.state_path {
-                state_file::remove(state)?;
-            }
+            self.refuse_written(snapshot)?;
+            self.give_up()?;
             return Err(Error::Refused(format!(
                 "{}: it does not hold what was written to it, at byte {at} or after",
                 self.path().display()

@@ -103,7 +103,10 @@ impl Whole<'_> {
                     image.bytes()
                 )));
             }
-            self.copy("verifying", Sink::Compare(Box::new(image)), None)?;
+            let compared = self.copy("verifying", Sink::Compare(Box::new(image)), None);
+            // What was written meanwhile is no fault of the image.
+            self.snapshot.refuse_written(NO_SNAPSHOT)?;
+            compared?;
         }
         self.snapshot.refuse_written(NO_SNAPSHOT)?;
         file.finish()?;
@@ -127,7 +130,7 @@ impl Whole<'_> {
         let (done, given) = in_order.into_inner();
         if done < bytes {
             return Err(Error::Interrupted(format!(
-                "{}: {done} of {bytes} bytes were done, and nobody can go on with them",
+                "{what} {}, at byte {done} of {bytes}; nobody can go on with it",
                 self.output.path().display()
             )));
         }
