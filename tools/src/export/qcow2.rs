@@ -103,13 +103,17 @@ impl Writer {
     pub fn put_zeros(&mut self, bytes: u64) -> Result<()> {
         let end = self.at + bytes;
         while self.at < end {
-            let left = CLUSTER - self.at % CLUSTER;
-            self.advance(left.min(end - self.at))?;
+            // Where no cluster is begun, all of a table at once.
+            let unit = match self.at % CLUSTER {
+                0 => TABLE,
+                _ => CLUSTER,
+            };
+            self.advance((unit - self.at % unit).min(end - self.at))?;
         }
         Ok(())
     }
 
-    /// `bytes` of the cluster, at most the rest of it, have come.
+    /// `bytes` have come: of a cluster that is begun, or zeros of a table, at most the rest of it.
     fn advance(&mut self, bytes: u64) -> Result<()> {
         let cluster = self.at / CLUSTER;
         self.at += bytes;
@@ -217,8 +221,9 @@ pub struct Reader {
     bytes: u64,
     at: u64,
     first: Vec<u64>,
-    /// A table of the second level: its number, and the table.
-    second: (u64, Vec<u64>),
+    /// The table of the second level that was looked into last, by its number; `None` where all of
+    /// its content is zero.
+    second: (u64, Option<Vec<u64>>),
     cluster: AlignedBuf,
 }
 
@@ -238,7 +243,7 @@ impl Reader {
             bytes: long(24),
             at: 0,
             first: file.table(long(40), entries)?,
-            second: (0, Vec::new()),
+            second: (u64::MAX, None),
             cluster: AlignedBuf::new(CLUSTER as usize),
             file,
         })
@@ -272,8 +277,13 @@ impl Reader {
     pub fn compare_zeros(&mut self, bytes: u64) -> Result<()> {
         let end = self.at + bytes;
         while self.at < end {
-            let part = (CLUSTER - self.at % CLUSTER).min(end - self.at);
-            match self.find()? {
+            let found = self.find()?;
+            let unit = match self.second.1 {
+                None => TABLE,
+                Some(_) => CLUSTER,
+            };
+            let part = (unit - self.at % unit).min(end - self.at);
+            match found {
                 None => self.advance(part, true)?,
                 Some(_) => zeros(part).try_for_each(|zeros| self.compare(zeros))?,
             }
@@ -283,18 +293,19 @@ impl Reader {
 
     /// Where the cluster is that holds the next byte; `None` where it is zero.
     fn find(&mut self) -> Result<Option<u64>> {
-        let table = self.at / TABLE;
-        if self.second.1.is_empty() || self.second.0 != table {
-            let offset = self
-                .first
-                .get(table as usize)
-                .map_or(0, |entry| entry & OFFSET);
-            self.second = match offset {
-                0 => (table, vec![0; ENTRIES as usize]),
-                _ => (table, self.file.table(offset, ENTRIES)?),
+        let number = self.at / TABLE;
+        if self.second.0 != number {
+            let entry = self.first.get(number as usize).copied().unwrap_or(0);
+            let table = match entry & OFFSET {
+                0 => None,
+                offset => Some(self.file.table(offset, ENTRIES)?),
             };
+            self.second = (number, table);
         }
-        let entry = self.second.1[(self.at / CLUSTER % ENTRIES) as usize];
+        let Some(table) = &self.second.1 else {
+            return Ok(None);
+        };
+        let entry = table[(self.at / CLUSTER % ENTRIES) as usize];
         Ok(Some(entry & OFFSET).filter(|offset| *offset != 0))
     }
 
