@@ -3,10 +3,11 @@
 //! What a new file takes the name of.
 
 use crate::device::{Access, Device};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output::{Kind, Output};
 use crate::state_file::Subject;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 /// What has the name of an output that is written as a new file, locked until that has it: nobody
@@ -23,13 +24,23 @@ impl Replaced {
     /// [`Error::InUse`](crate::error::Error::InUse).
     pub fn lock(output: &Output) -> Result<Self> {
         let device = match output.kind()? {
-            Kind::File => Some(Device::open(output.path(), Access::Write)?),
+            Kind::File => Some(Self::open(output.path())?),
             _ => None,
         };
         Ok(Self {
             output: output.clone(),
             device,
         })
+    }
+
+    /// Opens what may be replaced and yet not be written, too.
+    fn open(path: &Path) -> Result<Device> {
+        match Device::open(path, Access::Write) {
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Device::open(path, Access::Read)
+            }
+            device => device,
+        }
     }
 
     /// Which file it is; `None` where there is none.

@@ -18,6 +18,17 @@ impl Stop {
     }
 }
 
+/// Asks the others to stop where a thread panics: they would wait for what it had to do.
+struct StopAtPanic<'a>(&'a Stop);
+
+impl Drop for StopAtPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0 .0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Runs `work` on `threads` threads, of which this is one, until all have returned; the first error
 /// is returned.
 ///
@@ -27,6 +38,7 @@ pub fn share(threads: usize, work: impl Fn(&Stop) -> Result<()> + Sync) -> Resul
     let stop = Stop::default();
     let failed: Mutex<Option<Error>> = Mutex::new(None);
     let run = || {
+        let _stop = StopAtPanic(&stop);
         if let Err(error) = work(&stop) {
             stop.0.store(true, Ordering::Relaxed);
             let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
