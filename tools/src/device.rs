@@ -51,7 +51,7 @@ pub struct Device {
 impl Device {
     /// Opens what `path` names.
     pub fn open(path: &Path, access: Access) -> Result<Self> {
-        let type_of = |source| Self::file_error(path, "open", source);
+        let type_of = |source| Error::file(path, "open", source);
         let meta = std::fs::metadata(path).map_err(type_of)?;
         let is_block_device = meta.file_type().is_block_device();
         if !is_block_device && !meta.is_file() {
@@ -83,7 +83,7 @@ impl Device {
         let file = create_new(path)?;
         Self::lock(&file, path, Access::Write)?;
         file.set_len(bytes)
-            .map_err(|source| Self::file_error(path, "set the size of", source))?;
+            .map_err(|source| Error::file(path, "set the size of", source))?;
         Self::from_file(file, path, false)
     }
 
@@ -105,7 +105,7 @@ impl Device {
             if source.raw_os_error() == Some(Errno::BUSY.raw_os_error()) {
                 Error::InUse { path: path.into() }
             } else {
-                Self::file_error(path, "open", source)
+                Error::file(path, "open", source)
             }
         })
     }
@@ -115,10 +115,10 @@ impl Device {
             .read(true)
             .write(access == Access::Write)
             .open(path)
-            .map_err(|source| Self::file_error(path, "open", source))?;
+            .map_err(|source| Error::file(path, "open", source))?;
         Self::lock(&file, path, access)?;
         if access == Access::Write {
-            let failed = |source| Self::file_error(path, "open", source);
+            let failed = |source| Error::file(path, "open", source);
             let meta = file.metadata().map_err(failed)?;
             Self::refuse_held(path, &meta)?;
             // Whoever had the lock before may have put another file in its place.
@@ -154,7 +154,7 @@ impl Device {
     }
 
     fn from_file(mut file: File, path: &Path, direct: bool) -> Result<Self> {
-        let ask = |source| Self::file_error(path, "ask for the size of", source);
+        let ask = |source| Error::file(path, "ask for the size of", source);
         let end = file.seek(SeekFrom::End(0)).map_err(ask)?;
         let meta = file.metadata().map_err(ask)?;
         let is_block_device = meta.file_type().is_block_device();
@@ -174,14 +174,6 @@ impl Device {
             direct,
             identity: Identity::new(&meta),
         })
-    }
-
-    fn file_error(path: &Path, action: &'static str, source: io::Error) -> Error {
-        Error::File {
-            path: path.into(),
-            action,
-            source,
-        }
     }
 
     /// The name it was opened by.
@@ -316,14 +308,14 @@ impl Device {
     pub fn flush(&self) -> Result<()> {
         self.file
             .sync_data()
-            .map_err(|source| Self::file_error(&self.path, "flush", source))
+            .map_err(|source| Error::file(&self.path, "flush", source))
     }
 
     /// Makes a regular file `bytes` bytes long.
     pub fn set_bytes(&mut self, bytes: u64) -> Result<()> {
         self.file
             .set_len(bytes)
-            .map_err(|source| Self::file_error(&self.path, "set the size of", source))?;
+            .map_err(|source| Error::file(&self.path, "set the size of", source))?;
         self.bytes = bytes - bytes % u64::from(SECTOR_BYTES);
         self.tail = (bytes % u64::from(SECTOR_BYTES)) as u32;
         Ok(())

@@ -4,7 +4,7 @@
 
 use crate::format::Fault;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The result of the library's functions.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -84,6 +84,15 @@ impl Error {
         Self::Parse {
             place: place.to_string(),
             what: what.to_string(),
+        }
+    }
+
+    /// What could not be done with the file or device `path` as a whole.
+    pub fn file(path: &Path, action: &'static str, source: impl Into<io::Error>) -> Self {
+        Self::File {
+            path: path.into(),
+            action,
+            source: source.into(),
         }
     }
 

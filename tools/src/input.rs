@@ -40,11 +40,7 @@ impl Input {
             let flags = OFlags::NONBLOCK.bits() as i32;
             File::options().read(true).custom_flags(flags).open(path)
         };
-        let file = file.map_err(|source| Error::File {
-            path: path.into(),
-            action: "open",
-            source,
-        })?;
+        let file = file.map_err(|source| Error::file(path, "open", source))?;
         Ok(Self {
             file,
             interrupt: interrupt.clone(),

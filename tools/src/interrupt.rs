@@ -30,11 +30,7 @@ impl Interrupt {
             }
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))
                 .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
-                .map_err(|source| Error::File {
-                    path: Path::new("signals").into(),
-                    action: "watch",
-                    source,
-                })?;
+                .map_err(|source| Error::file(Path::new("signals"), "watch", source))?;
         }
         Ok(Self(asked))
     }

@@ -442,11 +442,7 @@ fn lvm(words: &[String]) -> Result<()> {
     command.args(words);
     match run(command) {
         Ok(_) => Ok(()),
-        Err(Failed::NotStarted(source)) => Err(Error::File {
-            path: "lvm".into(),
-            action: "run",
-            source,
-        }),
+        Err(Failed::NotStarted(source)) => Err(Error::file(Path::new("lvm"), "run", source)),
         Err(Failed::Said(what)) => Err(Error::Refused(format!("{} failed: {what}", shown(words)))),
     }
 }

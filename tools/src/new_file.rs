@@ -27,11 +27,8 @@ impl NewFile {
         let mut prefix = OsString::from(".");
         prefix.push(output.path().file_name().unwrap_or_default());
         prefix.push(".");
-        let file = temporary(output.directory(), prefix).map_err(|source| Error::File {
-            path: output.path().into(),
-            action: "create",
-            source,
-        })?;
+        let file = temporary(output.directory(), prefix)
+            .map_err(|source| Error::file(output.path(), "create", source))?;
         Ok(Self { file, replaced })
     }
 

@@ -119,7 +119,7 @@ impl Output {
         match fs::metadata(&self.path) {
             Ok(meta) => Ok(Some(meta)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(file_error(&self.path, "open", e)),
+            Err(e) => Err(Error::file(&self.path, "open", e)),
         }
     }
 
@@ -127,7 +127,7 @@ impl Output {
     pub fn kind(&self) -> Result<Kind> {
         if is_standard(&self.path) {
             let stdout = rustix::fs::fstat(io::stdout())
-                .map_err(|e| file_error(Path::new("standard output"), "ask for", e.into()))?;
+                .map_err(|e| Error::file(Path::new("standard output"), "ask for", e))?;
             let is_file = rustix::fs::FileType::from_raw_mode(stdout.st_mode).is_file();
             if is_file {
                 self.check(&Identity::of_path(Path::new("/proc/self/fd/1")))?;
@@ -208,7 +208,7 @@ impl Output {
             Kind::Missing => {
                 use rustix::fs::{access, Access};
                 access(self.directory(), Access::WRITE_OK | Access::EXEC_OK)
-                    .map_err(|e| file_error(&self.path, "create", e.into()))?;
+                    .map_err(|e| Error::file(&self.path, "create", e))?;
                 Ok(None)
             }
             Kind::File => {
@@ -259,7 +259,7 @@ impl Output {
 
     /// Opens a pipe or the like, waiting for its reader.
     fn open(&self) -> Result<File> {
-        let failed = |e| file_error(&self.path, "open", e);
+        let failed = |e| Error::file(&self.path, "open", e);
         let is_fifo = |meta: Metadata| meta.file_type().is_fifo();
         let mut options = File::options();
         options.write(true);
@@ -331,9 +331,9 @@ impl Output {
             // Who may not give it away keeps it.
             let _ = chown(from, Some(meta.uid()), Some(meta.gid()));
             let mode = fs::Permissions::from_mode(meta.permissions().mode() & 0o7777);
-            fs::set_permissions(from, mode).map_err(|e| file_error(from, "set the mode of", e))?;
+            fs::set_permissions(from, mode).map_err(|e| Error::file(from, "set the mode of", e))?;
         }
-        let failed = |source| file_error(from, "rename", source);
+        let failed = |source| Error::file(from, "rename", source);
         File::open(from)
             .and_then(|file| file.sync_all())
             .map_err(failed)?;
@@ -408,7 +408,7 @@ pub fn temporary(directory: &Path, prefix: impl AsRef<OsStr>) -> io::Result<Name
 pub fn sync_directory(directory: &Path) -> Result<()> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .map_err(|e| file_error(directory, "flush", e))
+        .map_err(|e| Error::file(directory, "flush", e))
 }
 
 /// Creates the file `path`, which must not exist, for the owner only.
@@ -419,7 +419,7 @@ pub fn create_new(path: &Path) -> Result<File> {
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .map_err(|e| file_error(path, "create", e))
+        .map_err(|e| Error::file(path, "create", e))
 }
 
 /// Refuses a device that something is stored on.
@@ -472,14 +472,6 @@ fn resolve(path: &Path) -> PathBuf {
     match (fs::canonicalize(parent), path.file_name()) {
         (Ok(parent), Some(name)) => parent.join(name),
         _ => path,
-    }
-}
-
-fn file_error(path: &Path, action: &'static str, source: io::Error) -> Error {
-    Error::File {
-        path: path.into(),
-        action,
-        source,
     }
 }
 

@@ -85,11 +85,11 @@ impl Report {
         let flushed = self.stdout.borrow_mut().flush();
         self.note(flushed);
         match self.failed.take() {
-            Some(source) => Err(Error::File {
-                path: Path::new("standard output").into(),
-                action: "write to",
+            Some(source) => Err(Error::file(
+                Path::new("standard output"),
+                "write to",
                 source,
-            }),
+            )),
             None => Ok(()),
         }
     }

@@ -32,13 +32,13 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text)) {
         Ok(_) => Ok(Some(text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(file_error(path, "read", e)),
+        Err(e) => Err(Error::file(path, "read", e)),
     }
 }
 
 /// Writes the file `path`, durably and at once.
 pub fn write(path: &Path, text: &[u8]) -> Result<()> {
-    let failed = |source| file_error(path, "write", source);
+    let failed = |source| Error::file(path, "write", source);
     let directory = Output::new(path, true).directory().to_owned();
     let mut file = temporary(&directory, ".snap_state.").map_err(failed)?;
     file.as_file_mut().write_all(text).map_err(failed)?;
@@ -50,7 +50,7 @@ pub fn write(path: &Path, text: &[u8]) -> Result<()> {
 /// Removes the file `path`, if there is one.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(file_error(path, "remove", e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file(path, "remove", e)),
         _ => Ok(()),
     }
 }
@@ -70,7 +70,7 @@ impl Subject {
     /// That of `device`.
     pub fn of(device: &Device) -> Result<Self> {
         let meta = device.file().metadata();
-        let meta = meta.map_err(|e| file_error(device.path(), "ask for", e))?;
+        let meta = meta.map_err(|e| Error::file(device.path(), "ask for", e))?;
         Ok(Self::new(&meta))
     }
 
@@ -95,13 +95,5 @@ impl std::fmt::Display for Subject {
             true => write!(f, "device {}", self.device),
             false => write!(f, "inode {} of device {}", self.inode, self.device),
         }
-    }
-}
-
-fn file_error(path: &Path, action: &'static str, source: io::Error) -> Error {
-    Error::File {
-        path: path.into(),
-        action,
-        source,
     }
 }

@@ -353,6 +353,7 @@ impl Chance {
             "top" => line.arguments.push("--once".into()),
             "export" => {
                 self.put(2, "--restart", &mut line);
+                self.put(4, "--format=qcow2", &mut line);
                 self.put(4, "--sha256", &mut line);
                 self.put(4, "--verify", &mut line);
             }

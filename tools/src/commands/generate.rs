@@ -3,8 +3,8 @@
 //! Manual pages, completions and links, all made from the command lines themselves; and the schema
 //! of what `--json` prints.
 
-use super::{file_error, manual, multi_call, TOOLS};
-use crate::error::Result;
+use super::{manual, multi_call, TOOLS};
+use crate::error::{Error, Result};
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::Shell;
 use std::fs;
@@ -53,12 +53,12 @@ pub fn run(name: &str, matches: &ArgMatches) -> Result<()> {
     match (name, directory) {
         ("install-links", directory) => links(directory.map(PathBuf::as_path)),
         (_, Some(directory)) => {
-            fs::create_dir_all(directory).map_err(|e| file_error(directory, "create", e))?;
+            fs::create_dir_all(directory).map_err(|e| Error::file(directory, "create", e))?;
             match matches.get_one::<String>("what").map(String::as_str) {
                 Some("man") => man(directory),
                 Some("schema") => {
                     let path = directory.join("snap_tools.schema.json");
-                    fs::write(&path, SCHEMA).map_err(|e| file_error(&path, "write", e))
+                    fs::write(&path, SCHEMA).map_err(|e| Error::file(&path, "write", e))
                 }
                 _ => completions(directory),
             }
@@ -79,7 +79,7 @@ fn write_man(command: Command, path: &Path) -> Result<()> {
     let mut page = Vec::new();
     manual::write(command, &mut page)
         .and_then(|()| fs::write(path, &page))
-        .map_err(|e| file_error(path, "write", e))
+        .map_err(|e| Error::file(path, "write", e))
 }
 
 fn completions(directory: &Path) -> Result<()> {
@@ -88,7 +88,7 @@ fn completions(directory: &Path) -> Result<()> {
         let name = command.get_name().to_owned();
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             clap_complete::generate_to(shell, &mut command, &name, directory)
-                .map_err(|e| file_error(directory, "write completions to", e))?;
+                .map_err(|e| Error::file(directory, "write completions to", e))?;
         }
     }
     Ok(())
@@ -97,7 +97,7 @@ fn completions(directory: &Path) -> Result<()> {
 /// Makes a link for each tool; in the program's own directory a relative one.
 fn links(directory: Option<&Path>) -> Result<()> {
     let program = std::env::current_exe()
-        .map_err(|e| file_error(Path::new("snap_tools"), "find the program", e))?;
+        .map_err(|e| Error::file(Path::new("snap_tools"), "find the program", e))?;
     let (directory, program) = match (directory, program.parent(), program.file_name()) {
         (Some(directory), ..) => (directory, program.as_path()),
         (None, Some(parent), Some(name)) => (parent, Path::new(name)),
@@ -107,11 +107,11 @@ fn links(directory: Option<&Path>) -> Result<()> {
         let link = directory.join(tool.name);
         match fs::remove_file(&link) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(file_error(&link, "replace", e));
+                return Err(Error::file(&link, "replace", e));
             }
             _ => {}
         }
-        symlink(program, &link).map_err(|e| file_error(&link, "create", e))?;
+        symlink(program, &link).map_err(|e| Error::file(&link, "create", e))?;
     }
     Ok(())
 }

@@ -280,12 +280,3 @@ fn chunk_range(text: &str) -> std::result::Result<std::ops::Range<u64>, String> 
     }
     Ok(range)
 }
-
-/// An error about a file as a whole.
-fn file_error(path: &Path, action: &'static str, source: std::io::Error) -> Error {
-    Error::File {
-        path: path.into(),
-        action,
-        source,
-    }
-}

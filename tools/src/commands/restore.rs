@@ -2,7 +2,7 @@
 
 //! `snap_restore`
 
-use super::{file_error, OriginArgs, Tool};
+use super::{OriginArgs, Tool};
 use crate::dump::read;
 use crate::error::{Error, Result};
 use crate::lvm::Volumes;
@@ -95,7 +95,7 @@ EXAMPLES
 
 /// Reads `dump` to its end, with `restorer` checking what it says; returns a copy of it.
 fn verified(dump: Box<dyn BufRead>, restorer: Restorer) -> Result<BufReader<File>> {
-    let failed = |source| file_error(&std::env::temp_dir(), "keep the dump in", source);
+    let failed = |source| Error::file(&std::env::temp_dir(), "keep the dump in", source);
     let copy = tempfile::tempfile().map_err(failed)?;
     let mut tee = Tee {
         from: dump,
@@ -131,6 +131,6 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     if path == Path::new("-") {
         return Ok(Box::new(stdin().lock()));
     }
-    let file = File::open(path).map_err(|e| file_error(path, "open", e))?;
+    let file = File::open(path).map_err(|e| Error::file(path, "open", e))?;
     Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, file)))
 }

@@ -242,7 +242,7 @@ impl Target {
         let earlier = State::read(&state_path)?;
         let there = match fs::symlink_metadata(&partial) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            meta => Some(meta.map_err(file_error(&partial, "open"))?),
+            meta => Some(meta.map_err(|e| Error::file(&partial, "open", e))?),
         };
         if let Some(meta) = there {
             partial_output.kind()?;
@@ -270,7 +270,7 @@ impl Target {
                     checkpoint: options.checkpoint,
                 });
             }
-            fs::remove_file(&partial).map_err(file_error(&partial, "remove"))?;
+            fs::remove_file(&partial).map_err(|e| Error::file(&partial, "remove", e))?;
         } else if let Some(state) = earlier.filter(|_| !options.restart) {
             state.refuse_other(&source, &state_path)?;
             // A state that was named may be another output's.
@@ -600,12 +600,4 @@ impl Done {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn file_error<'a>(path: &'a Path, action: &'static str) -> impl FnOnce(io::Error) -> Error + 'a {
-    move |source| Error::File {
-        path: path.into(),
-        action,
-        source,
-    }
 }

@@ -335,11 +335,9 @@ struct Place {
 
 impl Place {
     fn new(file: &File, name: &Path) -> Result<Self> {
-        let file = file.try_clone().map_err(|source| Error::File {
-            path: name.into(),
-            action: "open",
-            source,
-        })?;
+        let file = file
+            .try_clone()
+            .map_err(|source| Error::file(name, "open", source))?;
         Ok(Self {
             file,
             name: name.into(),
@@ -368,11 +366,7 @@ impl Place {
     /// Makes it durable, and has what is read next come from where it is stored.
     fn flush_and_forget(&self) -> Result<()> {
         let flushed = self.file.sync_all();
-        flushed.map_err(|source| Error::File {
-            path: self.name.clone(),
-            action: "flush",
-            source,
-        })?;
+        flushed.map_err(|source| Error::file(&self.name, "flush", source))?;
         // It is only advice: where the page cache keeps the file, that is what is read.
         let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
         Ok(())

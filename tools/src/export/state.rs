@@ -2,7 +2,6 @@
 
 //! What an export notes, to be gone on with.
 
-use super::file_error;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::snapshot::Snapshot;
@@ -64,7 +63,7 @@ impl State {
 
     /// Writes the state file `path`, durably and at once.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_vec(self).map_err(|e| file_error(path, "write")(e.into()))?;
+        let text = serde_json::to_vec(self).map_err(|e| Error::file(path, "write", e))?;
         state_file::write(path, &text)
     }
 }

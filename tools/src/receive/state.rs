@@ -55,11 +55,7 @@ impl State {
 
     /// Writes the state file `path`, durably and at once.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_vec(self).map_err(|e| Error::File {
-            path: path.into(),
-            action: "write",
-            source: e.into(),
-        })?;
+        let text = serde_json::to_vec(self).map_err(|e| Error::file(path, "write", e))?;
         state_file::write(path, &text)
     }
 }

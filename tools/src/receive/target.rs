@@ -114,11 +114,7 @@ impl Target {
                 let replaced = Replaced::lock(&output)?;
                 subject = replaced.subject()?;
                 let file = temporary(output.directory(), ".snap_receive.");
-                let file = file.map_err(|source| Error::File {
-                    path: output.path().into(),
-                    action: "create",
-                    source,
-                })?;
+                let file = file.map_err(|source| Error::file(output.path(), "create", source))?;
                 let mut device = Device::open(file.path(), Access::Write)?;
                 device.set_bytes(head.bytes)?;
                 (Some(device), Place::New(Some((file, replaced))))

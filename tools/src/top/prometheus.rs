@@ -135,13 +135,13 @@ impl Prometheus {
         let refused = |what| Err(Error::Refused(format!("{}: {what}", path.display())));
         match fs::symlink_metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed(path, "look at", e)),
+            Err(e) => return Err(Error::file(path, "look at", e)),
             Ok(meta) if !meta.is_file() => return refused("it is no regular file"),
             Ok(meta) if meta.len() > 0 => {
                 let mut begin = Vec::new();
                 File::open(path)
                     .and_then(|file| file.take(BEGIN.len() as u64).read_to_end(&mut begin))
-                    .map_err(|e| failed(path, "read", e))?;
+                    .map_err(|e| Error::file(path, "read", e))?;
                 if begin != BEGIN.as_bytes() {
                     return refused("it holds something that snap_top did not write");
                 }
@@ -160,24 +160,16 @@ impl Prometheus {
             .prefix(".snap_top.")
             .suffix(".tmp")
             .tempfile_in(parent.unwrap_or(Path::new(".")))
-            .map_err(|e| failed(path, "create", e))?;
+            .map_err(|e| Error::file(path, "create", e))?;
         // Whatever the umask is.
         file.as_file()
             .set_permissions(Permissions::from_mode(0o644))
-            .map_err(|e| failed(path, "change the mode of", e))?;
+            .map_err(|e| Error::file(path, "change the mode of", e))?;
         file.write_all(text(actives).as_bytes())
-            .map_err(|e| failed(path, "write", e))?;
+            .map_err(|e| Error::file(path, "write", e))?;
         file.persist(path)
-            .map_err(|e| failed(path, "rename", e.error))?;
+            .map_err(|e| Error::file(path, "rename", e.error))?;
         Ok(())
-    }
-}
-
-fn failed(path: &Path, action: &'static str, source: io::Error) -> Error {
-    Error::File {
-        path: path.into(),
-        action,
-        source,
     }
 }
 

@@ -111,11 +111,7 @@ fn write(text: &str) -> Result<()> {
 }
 
 fn failed(action: &'static str, source: io::Error) -> Error {
-    Error::File {
-        path: Path::new("terminal").into(),
-        action,
-        source,
-    }
+    Error::file(Path::new("terminal"), action, source)
 }
 
 #[cfg(test)]

@@ -38,11 +38,8 @@ pub struct Signals {
 impl Signals {
     /// Watches those that end a process; with `terminal` all that concern one, too.
     pub fn watch(terminal: bool) -> Result<Self> {
-        Self::try_watch(terminal).map_err(|source| Error::File {
-            path: Path::new("signals").into(),
-            action: "watch",
-            source,
-        })
+        Self::try_watch(terminal)
+            .map_err(|source| Error::file(Path::new("signals"), "watch", source))
     }
 
     fn try_watch(terminal: bool) -> io::Result<Self> {
@@ -74,11 +71,8 @@ impl Signals {
 
     /// Waits until `deadline`; with `keys` also for the key q, on standard input.
     pub fn wait(&mut self, deadline: Instant, keys: bool) -> Result<Event> {
-        self.try_wait(deadline, keys).map_err(|source| Error::File {
-            path: Path::new("standard input").into(),
-            action: "read",
-            source,
-        })
+        self.try_wait(deadline, keys)
+            .map_err(|source| Error::file(Path::new("standard input"), "read", source))
     }
 
     fn try_wait(&mut self, deadline: Instant, keys: bool) -> io::Result<Event> {
