@@ -477,6 +477,10 @@ fn nothing_changes_that_was_not_named() {
             *successes.entry(line.arguments[0].clone()).or_insert(0) += 1;
         }
         if after == before {
+            // A file that was replaced by one of the same content is no hard link any more.
+            if code == Some(0) && !line.outputs.is_empty() {
+                world = World::new();
+            }
             continue;
         }
         let named = |names: &[&str], file: &str| names.iter().any(|name| file_of(name) == file);
