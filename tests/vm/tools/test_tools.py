@@ -190,16 +190,16 @@ def test_tools_and_kernel_agree(made, disk, store, chunk, size, blocks):
     assert offline["total"] == total // chunk * chunk
 
     # export
-    exported, image = Path(disks.DIRECTORY, "exported"), Path(disks.DIRECTORY, "exported.qcow2")
+    exported, qcow2 = Path(disks.DIRECTORY, "exported"), Path(disks.DIRECTORY, "exported.qcow2")
     try:
         tool("export", "-i", snap.cow.path, "--origin", volume.disk.path, "-o", exported)
         assert disks.first_difference(exported.read_bytes(), live) is None
-        tool("export", "--format", "qcow2", "-i", snap.cow.path, "--origin", volume.disk.path, "-o", image)
-        for command in ["check", "-f", "qcow2", image], ["compare", "-f", "raw", "-F", "qcow2", exported, image]:
+        tool("export", "--format", "qcow2", "-i", snap.cow.path, "--origin", volume.disk.path, "-o", qcow2)
+        for command in ["check", "-f", "qcow2", qcow2], ["compare", "-f", "raw", "-F", "qcow2", exported, qcow2]:
             subprocess.run(["qemu-img", *command], check=True)
     finally:
         exported.unlink(missing_ok=True)
-        image.unlink(missing_ok=True)
+        qcow2.unlink(missing_ok=True)
     target = disk(size)
     tool("export", "--force", "-i", snap.cow.path, "--origin", volume.disk.path, "-o", target.path)
     assert disks.first_difference(target.read(), live) is None
