@@ -47,6 +47,14 @@ def stat_by_name(name):
         socket.unlink()
 
 
+def test_what_is_not_active():
+    for name, told in ("nowhere", "there is no such file or active device"), ("x" * 200, "cannot ask device-mapper"):
+        refused = stat_by_name(name)
+        assert (refused.returncode, refused.stdout) == (1, b"") and told in refused.stderr.decode(), refused
+    refused = run("stat", "nowhere")
+    assert refused.returncode == 1 and b"udev is not running" in refused.stderr, refused
+
+
 class Made:
     """An origin and its snapshots after random writes to all of them, still active."""
 
