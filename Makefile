@@ -3,8 +3,8 @@
 
 PREFIX ?= /usr/local
 running := /lib/modules/$(shell uname -r)/build
-# stays empty when the running kernel's headers have no Rust metadata
-KDIR ?= $(if $(wildcard $(running)/rust/libkernel.rmeta),$(running))
+# stays empty when another kernel is meant, or the running one's headers have no Rust metadata
+KDIR ?= $(if $(KERNEL),,$(if $(wildcard $(running)/rust/libkernel.rmeta),$(running)))
 export KERNEL FLAVOUR CORE TIME SEED OPERATIONS POINTS MODULE KEY CERT SIGN DESTDIR INSTALL_MOD_PATH PERCENT
 
 .PHONY: all modules module install uninstall sign matrix deb check check-signed crash demo tools install-tools fuzz coverage soak bench-tools bench clean cache-clean help
