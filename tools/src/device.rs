@@ -374,12 +374,7 @@ impl Device {
     }
 
     fn io_error(&self, action: &'static str, offset: u64, source: io::Error) -> Error {
-        Error::Io {
-            path: self.path.clone(),
-            action,
-            offset,
-            source,
-        }
+        Error::io(&self.path, action, offset, source)
     }
 }
 

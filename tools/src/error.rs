@@ -96,6 +96,16 @@ impl Error {
         }
     }
 
+    /// What could not be done with the file or device `path` from byte `offset` on.
+    pub fn io(path: &Path, action: &'static str, offset: u64, source: io::Error) -> Self {
+        Self::Io {
+            path: path.into(),
+            action,
+            offset,
+            source,
+        }
+    }
+
     /// Whether the reader of our output went away, which needs no message.
     pub fn is_broken_pipe(&self) -> bool {
         match self {

@@ -140,12 +140,7 @@ impl Stream {
     }
 
     fn write_error(&self, source: io::Error) -> Error {
-        Error::Io {
-            path: self.name.clone(),
-            action: "write",
-            offset: self.written,
-            source,
-        }
+        Error::io(&self.name, "write", self.written, source)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::buffer::is_zero;
 use crate::device::Device;
 use crate::error::Result;
 use rustix::fs::{fadvise, Advice};
+use std::fs::File;
 use std::ops::Range;
 
 /// Zeros in blocks of this many bytes become holes.
@@ -82,8 +83,7 @@ impl Image {
     /// Makes everything written durable, and has what is read next come from where it is stored.
     pub fn flush_and_forget(&self) -> Result<()> {
         self.device.flush()?;
-        // It is only advice: where the page cache keeps the file, that is what is read.
-        let _ = fadvise(self.device.file(), 0, None, Advice::DontNeed);
+        forget(self.device.file());
         Ok(())
     }
 
@@ -91,4 +91,10 @@ impl Image {
     pub fn is_hole(&self, range: &Range<u64>) -> bool {
         self.device.data_from(range.start).start >= range.end
     }
+}
+
+/// Has what is read of `file` next, all of it durable, come from where it is stored.
+pub fn forget(file: &File) {
+    // It is only advice: where the page cache keeps the file, that is what is read.
+    let _ = fadvise(file, 0, None, Advice::DontNeed);
 }

@@ -13,13 +13,11 @@
 //! blocks of counts, table of these
 //! ```
 
-use super::image::HOLE_BYTES;
+use super::image::{forget, HOLE_BYTES};
 use super::sink::zeros;
 use crate::buffer::{is_zero, AlignedBuf};
 use crate::error::{Error, Result};
-use rustix::fs::{fadvise, Advice};
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -346,12 +344,12 @@ impl Place {
 
     fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let written = self.file.write_all_at(bytes, offset);
-        written.map_err(|source| self.error("write", offset, source))
+        written.map_err(|source| Error::io(&self.name, "write", offset, source))
     }
 
     fn read(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
         let read = self.file.read_exact_at(bytes, offset);
-        read.map_err(|source| self.error("read", offset, source))
+        read.map_err(|source| Error::io(&self.name, "read", offset, source))
     }
 
     fn table(&self, offset: u64, entries: u64) -> Result<Vec<u64>> {
@@ -367,18 +365,8 @@ impl Place {
     fn flush_and_forget(&self) -> Result<()> {
         let flushed = self.file.sync_all();
         flushed.map_err(|source| Error::file(&self.name, "flush", source))?;
-        // It is only advice: where the page cache keeps the file, that is what is read.
-        let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+        forget(&self.file);
         Ok(())
-    }
-
-    fn error(&self, action: &'static str, offset: u64, source: io::Error) -> Error {
-        Error::Io {
-            path: self.name.clone(),
-            action,
-            offset,
-            source,
-        }
     }
 
     fn refused(&self, what: &str) -> Error {

@@ -38,6 +38,18 @@ impl Sink {
             Self::None => Ok(()),
         }
     }
+
+    /// Ends what is written, durably where that can be; returns how many bytes of the content were.
+    pub fn finish(self) -> Result<u64> {
+        match self {
+            Self::Stream(mut stream) => {
+                stream.finish()?;
+                Ok(stream.position())
+            }
+            Self::Qcow2(image) => image.finish(),
+            Self::Compare(_) | Self::None => Ok(0),
+        }
+    }
 }
 
 /// Zeros, `bytes` in all.

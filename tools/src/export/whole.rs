@@ -75,10 +75,7 @@ impl Whole<'_> {
         let hash = options.sha256.then(Hash::default);
         let (sink, hash) = self.copy("exporting", sink, hash)?;
         self.snapshot.refuse_written(NO_SNAPSHOT)?;
-        if let Sink::Stream(mut stream) = sink {
-            stream.finish()?;
-        }
-        Ok((self.snapshot.bytes(), hash.map(Hash::hex)))
+        Ok((sink.finish()?, hash.map(Hash::hex)))
     }
 
     /// To a new file that becomes a qcow2 image.
@@ -90,27 +87,30 @@ impl Whole<'_> {
         let sink = Sink::Qcow2(Box::new(Writer::new(file.file(), name, bytes)?));
         let hash = options.sha256.then(Hash::default);
         let (sink, hash) = self.copy("exporting", sink, hash)?;
-        let written = match sink {
-            Sink::Qcow2(image) => image.finish()?,
-            _ => 0,
+        let written = sink.finish()?;
+        let compared = match options.verify {
+            true => self.verify(Reader::new(file.file(), name)?),
+            false => Ok(()),
         };
-        if options.verify {
-            let image = Reader::new(file.file(), name)?;
-            if image.bytes() != bytes {
-                return Err(Error::Refused(format!(
-                    "{}: it has {} bytes, but the snapshot has {bytes}",
-                    name.display(),
-                    image.bytes()
-                )));
-            }
-            let compared = self.copy("verifying", Sink::Compare(Box::new(image)), None);
-            // What was written meanwhile is no fault of the image.
-            self.snapshot.refuse_written(NO_SNAPSHOT)?;
-            compared?;
-        }
+        // What was written meanwhile is no fault of the image.
         self.snapshot.refuse_written(NO_SNAPSHOT)?;
+        compared?;
         file.finish()?;
         Ok((written, hash.map(Hash::hex)))
+    }
+
+    /// Refuses an image that does not hold the snapshot.
+    fn verify(&self, image: Reader) -> Result<()> {
+        let bytes = self.snapshot.bytes();
+        if image.bytes() != bytes {
+            return Err(Error::Refused(format!(
+                "{}: it has {} bytes, but the snapshot has {bytes}",
+                self.output.path().display(),
+                image.bytes()
+            )));
+        }
+        self.copy("verifying", Sink::Compare(Box::new(image)), None)?;
+        Ok(())
     }
 
     /// Gives `sink` and `hash` the content, and returns both.
